@@ -1,0 +1,50 @@
+"""Adapt a pretrained text model to your data in every way, compare the ways honestly, keep the best."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transferkit.adaptation.adapters import disabled as disabled
+    from transferkit.adaptation.adapters import merge as merge
+    from transferkit.adaptation.strategies import make_strategy as make_strategy
+    from transferkit.api import compare as compare
+    from transferkit.api import evaluate as evaluate
+    from transferkit.api import load as load
+    from transferkit.api import report as report
+    from transferkit.api import train as train
+    from transferkit.config import CompareConfig as CompareConfig
+    from transferkit.config import DataConfig as DataConfig
+    from transferkit.config import RunConfig as RunConfig
+    from transferkit.errors import TransferKitError as TransferKitError
+
+__version__ = "0.1.0"
+
+# Where each public name lives. A name is imported when it is first used: torch alone takes a second to load.
+_HOMES = {
+    "compare": "api",
+    "evaluate": "api",
+    "load": "api",
+    "report": "api",
+    "train": "api",
+    "CompareConfig": "config",
+    "DataConfig": "config",
+    "RunConfig": "config",
+    "TransferKitError": "errors",
+    "disabled": "adaptation.adapters",
+    "merge": "adaptation.adapters",
+    "make_strategy": "adaptation.strategies",
+}
+
+__all__ = [*_HOMES, "__version__"]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'transferkit' has no attribute {name!r}")
+    return getattr(import_module(f"transferkit.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,1 @@
+"""Adaptation: which weights train, and what is added to train instead of them."""

@@ -1,0 +1,79 @@
+"""What every strategy shares: a frozen config with `apply(model) -> AdaptationReport`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+from torch import nn
+
+from transferkit.adaptation.adapters import adapter_layers
+from transferkit.adaptation.freezing import head_parameters
+from transferkit.errors import AdaptationError
+
+
+@dataclass(frozen=True)
+class AdaptationReport:
+    """Exactly what trains after a strategy was applied."""
+
+    strategy: str
+    trainable_names: tuple[str, ...]
+    trainable_parameters: int
+    total_parameters: int
+    total_bytes: int
+
+    @classmethod
+    def of(cls, model: nn.Module, strategy: str) -> AdaptationReport:
+        """Read the report off the model's `requires_grad` flags."""
+        parameters = list(model.parameters())
+        return cls(
+            strategy=strategy,
+            trainable_names=tuple(name for name, p in model.named_parameters() if p.requires_grad),
+            trainable_parameters=sum(p.numel() for p in parameters if p.requires_grad),
+            total_parameters=sum(p.numel() for p in parameters),
+            total_bytes=sum(p.numel() * p.element_size() for p in parameters),
+        )
+
+    def __str__(self) -> str:
+        share = 100 * self.trainable_parameters / self.total_parameters
+        return (
+            f"{self.trainable_parameters:,} of {self.total_parameters:,} parameters train ({share:.2f} %), "
+            f"{self.total_bytes / 1e6:.1f} MB in all"
+        )
+
+
+class Strategy(BaseModel, ABC):
+    """A way to adapt a model. The three training defaults differ by strategy; a subclass says why."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # Whether the run keeps the whole model. False: it keeps what changed, and needs the base to predict.
+    keeps_whole_model: ClassVar[bool] = False
+
+    learning_rate: float = Field(gt=0)
+    epochs: int = Field(default=3, ge=1)
+    # A tenth of the steps: Adam's second moments are poor at first, and large steps then undo pre-training
+    # (Mosbach et al. 2021, section 5).
+    warmup_ratio: float = Field(default=0.1, ge=0, lt=1)
+
+    def apply(self, model: nn.Module) -> AdaptationReport:
+        """Freeze the model, then change in place what this strategy changes; the head always trains.
+
+        Raises:
+            AdaptationError: the model is adapted already, or a target matches nothing in it.
+        """
+        if any(True for _ in adapter_layers(model)):
+            raise AdaptationError("The model has adapters already: merge() them first, or load the base anew.")
+        head = head_parameters(model)
+        model.requires_grad_(False)
+        self.adapt(model, head)
+        for name, parameter in model.named_parameters():
+            if name in head:
+                parameter.requires_grad_(True)
+        return AdaptationReport.of(model, type(self).__name__)
+
+    @abstractmethod
+    def adapt(self, model: nn.Module, head: frozenset[str]) -> None:
+        """Unfreeze or add what trains beside the parameters named in `head`."""

@@ -1,0 +1,118 @@
+"""What in a model is head, what is a layer, and which modules run in training mode."""
+
+from __future__ import annotations
+
+from torch import nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
+
+from transferkit.adaptation.patterns import matching
+from transferkit.errors import AdaptationError
+
+# The feed-forward pair of a transformer layer under the names that the families give it.
+FEED_FORWARD = (
+    "layer.*.intermediate.dense", "layer.*.output.dense",  # BERT, RoBERTa, ELECTRA, DeBERTa
+    "ffn.lin1", "ffn.lin2",  # DistilBERT
+    "albert_layers.*.ffn", "albert_layers.*.ffn_output",  # ALBERT
+    "mlp.Wi", "mlp.Wo",  # ModernBERT
+    "linear1", "linear2",  # torch.nn.TransformerEncoderLayer
+    "fc1", "fc2",
+)  # fmt: skip
+
+
+def head_parameters(model: nn.Module) -> frozenset[str]:
+    """Names of the parameters that are new to the task and train under every strategy.
+
+    A model may say so in `head_parameters`; a transformers model has as its head what stands beside its base
+    model, and none if it is a base model; any other model has the linear layer that it defines last.
+    """
+    declared = getattr(model, "head_parameters", None)
+    if declared is not None:
+        return frozenset(declared)
+    names = [name for name, _ in model.named_parameters()]
+    prefix = getattr(model, "base_model_prefix", "")
+    if prefix:
+        return frozenset(name for name in names if hasattr(model, prefix) and not name.startswith(f"{prefix}."))
+    linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    if not linears:
+        raise AdaptationError(f"{type(model).__name__} has no linear layer that could be its head.")
+    return frozenset(name for name in names if name.startswith(f"{linears[-1]}."))
+
+
+def layer_stack(model: nn.Module) -> tuple[str, int]:
+    """Name and length of the longest row of like blocks: the layers of the model."""
+    best = ("", 0)
+    for name, module in model.named_modules():
+        blocks = list(module.children())
+        is_stack = isinstance(module, (nn.ModuleList, nn.Sequential)) and len({type(block) for block in blocks}) == 1
+        # The outermost of equals: a layer may hold short lists of its own.
+        if is_stack and len(blocks) > best[1]:
+            best = (name, len(blocks))
+    if not best[1]:
+        raise AdaptationError(f"{type(model).__name__} has no row of like layers; name parts by pattern instead.")
+    return best
+
+
+def linears_outside_head(model: nn.Module) -> list[str]:
+    """Names of the linear layers that belong to the backbone and are called as layers."""
+    head = head_parameters(model)
+    return [
+        name
+        for name, module in model.named_modules()
+        # torch.nn.MultiheadAttention reads the weights of this one and never calls it.
+        if isinstance(module, nn.Linear) and not isinstance(module, NonDynamicallyQuantizableLinear)
+        if f"{name}.weight" not in head
+    ]
+
+
+def encoder_linears(model: nn.Module) -> list[str]:
+    """Names of the attention and feed-forward linear layers: all outside the head, inside the layers if there are."""
+    linears = linears_outside_head(model)
+    inside = [name for name in linears if any(part.isdigit() for part in name.split("."))]
+    return inside or linears
+
+
+def feed_forward_linears(model: nn.Module) -> list[str]:
+    """Names of both feed-forward linear layers of every transformer layer.
+
+    Raises:
+        AdaptationError: no layer has a known name of a feed-forward layer; targets must then be named.
+    """
+    found = matching(FEED_FORWARD, encoder_linears(model))
+    if not found:
+        raise AdaptationError(
+            f"The feed-forward layers of {type(model).__name__} are not known by name; name linear layers as targets."
+        )
+    return found
+
+
+def set_training_mode(model: nn.Module, frozen_dropout: bool = False) -> None:
+    """Put what trains in training mode and the frozen rest in eval mode, so that no dropout runs in it.
+
+    A module is frozen when none of its own pretrained parameters train; what has no parameters follows its
+    parent. Adapters are always in training mode. `frozen_dropout` puts everything in training mode, as PEFT does.
+    """
+    model.train()
+    if not frozen_dropout:
+        _freeze_mode(model, parent_trains=True)
+
+
+def _freeze_mode(module: nn.Module, parent_trains: bool) -> None:
+    if is_adapter(module):
+        return
+    trains = _base_trains(module) if any(True for _ in module.parameters()) else parent_trains
+    module.training = trains
+    for child in module.children():
+        _freeze_mode(child, trains)
+
+
+def _base_trains(module: nn.Module) -> bool:
+    """Whether a parameter outside adapters trains in or below `module`."""
+    if is_adapter(module):
+        return False
+    own = any(parameter.requires_grad for parameter in module.parameters(recurse=False))
+    return own or any(_base_trains(child) for child in module.children())
+
+
+def is_adapter(module: nn.Module) -> bool:
+    """Our adapters and PEFT's both keep the names of what they add on the class."""
+    return hasattr(type(module), "adapter_layer_names")

@@ -1,0 +1,29 @@
+"""The strategies by name, and how a specification becomes one."""
+
+from __future__ import annotations
+
+from transferkit.adaptation.base import Strategy
+from transferkit.adaptation.bottleneck import Bottleneck
+from transferkit.adaptation.lora import LoRA
+from transferkit.adaptation.peft_methods import PREFIX, PeftMethod
+from transferkit.adaptation.unfreezing import BitFit, Full, LinearProbe, Partial, Scratch
+from transferkit.config import StrategySpec, build
+from transferkit.errors import ConfigError, did_you_mean
+
+STRATEGIES: dict[str, type[Strategy]] = {
+    kind.name: kind for kind in (Scratch, LinearProbe, Partial, BitFit, Bottleneck, LoRA, Full)
+}  # fmt: skip
+
+
+def make_strategy(spec: StrategySpec) -> Strategy:
+    """The strategy that `spec` names, with its options checked.
+
+    Raises:
+        ConfigError: the name or an option is unknown, or a value is out of range.
+    """
+    if spec.name.startswith(PREFIX):
+        return PeftMethod.from_spec(spec)
+    if spec.name not in STRATEGIES:
+        known = [*STRATEGIES, f"{PREFIX}<METHOD>"]
+        raise ConfigError(f"There is no strategy {spec.name!r}.{did_you_mean(spec.name, known)}")
+    return build(STRATEGIES[spec.name], spec.options, f"strategy {spec.name}")

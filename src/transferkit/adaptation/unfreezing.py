@@ -1,0 +1,126 @@
+"""The strategies that add nothing: from scratch, linear probe, partial, BitFit, full."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from pydantic import Field
+from torch import nn
+
+from transferkit.adaptation.base import Strategy
+from transferkit.adaptation.freezing import layer_stack
+from transferkit.adaptation.patterns import select
+from transferkit.errors import AdaptationError
+
+
+class Full(Strategy):
+    """Train everything."""
+
+    name: ClassVar[str] = "full"
+    keeps_whole_model: ClassVar[bool] = True
+
+    # Small models take, and need, more than BERT's 2e-5 to 5e-5 (Devlin et al. 2019, A.3).
+    learning_rate: float = Field(default=1e-4, gt=0)
+
+    def adapt(self, model: nn.Module, head: frozenset[str]) -> None:
+        """Unfreeze everything."""
+        model.requires_grad_(True)
+
+
+class Scratch(Strategy):
+    """Train everything from random initial weights of the same architecture: what pre-training is measured by."""
+
+    name: ClassVar[str] = "scratch"
+    keeps_whole_model: ClassVar[bool] = True
+
+    # Random weights have nothing to forget; above this, training of post-norm transformers gets unstable
+    # (Xiong et al. 2020, section 3).
+    learning_rate: float = Field(default=2e-4, gt=0)
+
+    def adapt(self, model: nn.Module, head: frozenset[str]) -> None:
+        """Draw all weights anew from torch's global generator and unfreeze them."""
+        reinitialise(model)
+        model.requires_grad_(True)
+
+
+class LinearProbe(Strategy):
+    """Train the head alone, on the features of the frozen backbone."""
+
+    name: ClassVar[str] = "linear-probe"
+
+    # A convex problem on fixed features: steps can be large.
+    learning_rate: float = Field(default=1e-2, gt=0)
+
+    def adapt(self, model: nn.Module, head: frozenset[str]) -> None:
+        """Nothing beside the head."""
+
+
+class Partial(Strategy):
+    """Train the head and chosen parts: the last layers, parameters by pattern, or both."""
+
+    name: ClassVar[str] = "partial"
+
+    # Between the probe and full fine-tuning: fewer weights to pull out of place.
+    learning_rate: float = Field(default=2e-4, gt=0)
+    # None with no patterns: the last 2, a third of a six-layer model.
+    layers: int | None = Field(default=None, ge=1)
+    # Of parameters, such as `encoder.layer.5.**` or `**.LayerNorm.*`.
+    patterns: tuple[str, ...] = ()
+
+    def adapt(self, model: nn.Module, head: frozenset[str]) -> None:
+        """Unfreeze the chosen parameters."""
+        parameters = dict(model.named_parameters())
+        chosen = set(select(self.patterns, _with_parents(parameters), "parameter"))
+        count = self.layers or (0 if self.patterns else 2)
+        if count:
+            chosen |= set(_last_layers(model, count, asked=self.layers is not None))
+        for name, parameter in parameters.items():
+            parameter.requires_grad_(any(parent in chosen for parent in _parents(name)))
+
+
+class BitFit(Strategy):
+    """Train the head and all biases (Ben Zaken et al. 2022, section 3)."""
+
+    name: ClassVar[str] = "bitfit"
+
+    # A bias only shifts its layer's output: the paper's sweep favours rates some ten times those of full
+    # fine-tuning (appendix A.1).
+    learning_rate: float = Field(default=2e-3, gt=0)
+
+    def adapt(self, model: nn.Module, head: frozenset[str]) -> None:
+        """Unfreeze the biases."""
+        biases = [p for name, p in model.named_parameters() if name.endswith("bias") and name not in head]
+        if not biases:
+            raise AdaptationError(f"bitfit: {type(model).__name__} has no biases outside its head; use lora.")
+        for bias in biases:
+            bias.requires_grad_(True)
+
+
+def reinitialise(model: nn.Module) -> None:
+    """Draw every weight anew as the architecture does at its birth."""
+    for module in model.modules():
+        reset: Any = getattr(module, "reset_parameters", None)
+        if callable(reset):
+            reset()
+    for module in model.modules():
+        if hasattr(module, "initialize_weights"):
+            # transformers marks what it has loaded so as not to draw it again.
+            for part in [*module.modules(), *module.parameters(), *module.buffers()]:
+                vars(part).pop("_is_hf_initialized", None)
+            module.initialize_weights()
+
+
+def _last_layers(model: nn.Module, count: int, asked: bool) -> list[str]:
+    stack, length = layer_stack(model)
+    if asked and count > length:
+        raise AdaptationError(f"partial: layers is {count}, but {type(model).__name__} has {length} in {stack}.")
+    return [f"{stack}.{index}" for index in range(max(0, length - count), length)]
+
+
+def _parents(name: str) -> list[str]:
+    parts = name.split(".")
+    return [".".join(parts[:end]) for end in range(1, len(parts) + 1)]
+
+
+def _with_parents(names: Any) -> list[str]:
+    return list(dict.fromkeys(parent for name in names for parent in _parents(name)))

@@ -1,0 +1,81 @@
+"""The public functions: each is one verb of the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from transferkit import run_folder
+from transferkit.comparison import grid
+from transferkit.config import CompareConfig, DataConfig, RunConfig
+from transferkit.errors import RunError
+from transferkit.evaluation.results import Comparison, RunResult, Scores
+from transferkit.inference.evaluation import evaluate as evaluate_predictor
+from transferkit.inference.predictor import Predictor
+from transferkit.pipeline import prepare_job, quiet_libraries, rows_to_process, run_one
+from transferkit.report import page
+from transferkit.training.tracking import Listener, Silent, read_epochs
+
+
+def train(
+    config: RunConfig, out: str | Path, *, overwrite: bool = False, listener: Listener | None = None
+) -> RunResult:
+    """Train one strategy with one seed into the run folder `out`.
+
+    Raises:
+        TransferKitError: a setting, the data or the backbone does not allow it; nothing is written then.
+    """
+    listener = listener or Silent()
+    folder = Path(out)
+    run_folder.check_free(folder, overwrite)
+    job = prepare_job(config, listener)
+    listener.planned(rows_to_process(config, job))
+    run_folder.make_folder(folder, overwrite)
+    result = run_one(config, job, folder, config.strategy.label, listener)
+    if result.status == "finished":
+        grid.write_mistakes(folder, job, {result.strategy: {result.seed: run_folder.read_predictions(folder)[1]}})
+    report(folder)
+    return result
+
+
+def compare(
+    config: CompareConfig, out: str | Path, *, overwrite: bool = False, listener: Listener | None = None
+) -> Comparison:
+    """Compare strategies x seeds in the folder `out`; runs that are finished there already are kept.
+
+    Raises:
+        TransferKitError: a setting, the data or the backbone does not allow it.
+        KeyboardInterrupt: the user stopped the job; what was finished is written.
+    """
+    folder = Path(out)
+    try:
+        comparison = grid.compare(config, folder, overwrite, listener or Silent())
+    finally:
+        if (folder / run_folder.COMPARISON_FILE).is_file():
+            report(folder)
+    return comparison
+
+
+def load(run: str | Path) -> Predictor:
+    """Load a run for prediction; of a comparison, the run that it recommends."""
+    quiet_libraries()
+    return Predictor.load(run)
+
+
+def evaluate(run: str | Path, data: DataConfig, *, listener: Listener | None = None) -> Scores:
+    """Score a run on new labelled data."""
+    return evaluate_predictor(load(run), data, listener or Silent())
+
+
+def report(folder: str | Path) -> Path:
+    """Draw `report.html` of a run or a comparison anew from its files and return its path."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise RunError(f"There is no folder {folder}; name one that `transferkit train` or `compare` has written.")
+    comparison, mistakes = grid.read_comparison(folder)
+    histories = {
+        (result.strategy, result.seed): read_epochs(folder / result.run / run_folder.METRICS_FILE)
+        for result in comparison.results
+    }
+    path = folder / run_folder.REPORT_FILE
+    page.write(path, page.render(comparison, histories, mistakes))
+    return path

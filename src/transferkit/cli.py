@@ -1,0 +1,257 @@
+"""The command line: one thin verb per capability.
+
+Heavy libraries are imported where a verb needs them, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from transferkit import __version__
+from transferkit.errors import ConfigError, TransferKitError
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+# The options that set a field of the configuration: flag, path of the field, help, and what click needs to know.
+DATA_SETTINGS: list[tuple[str, str, str, dict[str, Any]]] = [
+    ("--data", "data.source", "CSV, TSV, JSONL, Parquet, folder, hub id, or built-in name.", {}),
+    ("--text", "data.text", "The text column.", {}),
+    ("--pair", "data.pair", "The two text columns of a pair.", {"nargs": 2, "metavar": "A B"}),
+    ("--label", "data.label", "The label column.", {}),
+    ("--label-names", "data.label_names", "Names for the sorted labels: World,Sports,...", {"metavar": "NAMES"}),
+    ("--encoding", "data.encoding", "Of text files; UTF-8 unless said.", {}),
+    ("--quoting", "data.quoting", "auto: CSV quotes, TSV does not.", {"type": click.Choice(["auto", "csv", "none"])}),
+]
+TRAINING_SETTINGS: list[tuple[str, str, str, dict[str, Any]]] = [
+    ("--validation-data", "data.validation", "Rows to choose the best epoch on; else drawn from --data.", {}),
+    ("--test-data", "data.test", "Rows to score on; else drawn from --data.", {}),
+    ("--train-size", "data.train_size", "Draw so many training rows, stratified.", {"type": int}),
+    ("--test-size", "data.test_size", "Draw so many test rows, stratified.", {"type": int}),
+    ("--backbone", "backbone.name", "Built-in name, folder, or hub id.", {}),
+    ("--head-pooling", "backbone.head_pooling", "auto, or what the head reads; model: the family's own head.",
+     {"type": click.Choice(["auto", "mean", "first", "model"])}),
+    ("--max-length", "tokenization.max_length", "Tokens kept of each row.", {"type": int}),
+    ("--truncation-side", "tokenization.truncation_side", "The end that is cut off long texts.",
+     {"type": click.Choice(["left", "right"])}),
+    ("--epochs", "training.epochs", "Passes over the training rows; else each strategy's own.", {"type": int}),
+    ("--precision", "training.precision", "auto measures this machine.",
+     {"type": click.Choice(["auto", "fp32", "bf16"])}),
+]  # fmt: skip
+LISTS = {"data.label_names"}
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="transferkit")
+def app() -> None:
+    """Adapt a pretrained text model to your data in every way, compare the ways honestly, keep the best."""
+
+
+def setting_options(*settings: tuple[str, str, str, dict[str, Any]]) -> Callable[[Command], Command]:
+    """Add an option for each setting; the command gets them as `settings`, by dotted path."""
+
+    def decorate(command: Command) -> Command:
+        for flag, path, text, details in reversed(settings):
+            command = click.option(flag, path.replace(".", "__"), help=text, **details)(command)
+        return command
+
+    return decorate
+
+
+def training_options(command: Command) -> Command:
+    """The options that `train` and `compare` share."""
+    command = click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")(command)
+    command = click.option("--overwrite", is_flag=True, help="Replace what an earlier run left in --out.")(command)
+    command = click.option(
+        "--set", "assignments", multiple=True, metavar="SECTION.FIELD=VALUE",
+        help="Any setting, such as training.batch_size=16 or lora.rank=8; may be repeated.",
+    )(command)  # fmt: skip
+    command = setting_options(*DATA_SETTINGS, *TRAINING_SETTINGS)(command)
+    return click.argument("recipe", required=False, type=click.Path(path_type=Path))(command)
+
+
+@app.command()
+@training_options
+@click.option("--strategy", help="One of the strategies, with options if need be: 'lora(rank=8)'.")
+@click.option("--seed", type=int, help="Of initial weights, order of rows and dropout.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The run folder to write.")
+def train(
+    recipe: Path | None, strategy: str | None, seed: int | None, out: Path, assignments: tuple[str, ...],
+    overwrite: bool, as_json: bool, **options: Any,
+) -> None:  # fmt: skip
+    """Train one strategy into one run folder."""
+    from transferkit import api, console
+    from transferkit.settings import parse_strategy, run_config
+
+    settings = _by_path(options) | {
+        "strategies": [parse_strategy(strategy)] if strategy else None,
+        "seeds": None if seed is None else [seed],
+    }
+    config = run_config(recipe, settings, assignments)
+    with console.progress() as listener:
+        result = api.train(config, out, overwrite=overwrite, listener=listener)
+    if as_json:
+        click.echo(result.model_dump_json(by_alias=True, indent=2))
+    else:
+        console.print_run(result)
+        click.echo(f"Run: {out}   report: {out / 'report.html'}")
+    if result.status == "interrupted":
+        raise KeyboardInterrupt
+
+
+@app.command()
+@training_options
+@click.option("--strategies", help="Separated by commas: scratch,linear-probe,'lora(rank=8)',peft:dora")
+@click.option("--seeds", help="Separated by commas: 0,1,2")
+@click.option("--out", type=click.Path(path_type=Path), default="runs/comparison", show_default=True,
+              help="The folder to write.")  # fmt: skip
+def compare(
+    recipe: Path | None, strategies: str | None, seeds: str | None, out: Path, assignments: tuple[str, ...],
+    overwrite: bool, as_json: bool, **options: Any,
+) -> None:  # fmt: skip
+    """Compare strategies x seeds on the same data, and say what to use.
+
+    Called again it goes on where it was stopped: finished runs are kept.
+    """
+    from transferkit import api, console
+    from transferkit.settings import compare_config, parse_strategy, split_list
+
+    settings = _by_path(options) | {
+        "strategies": [parse_strategy(text) for text in split_list(strategies)] if strategies else None,
+        "seeds": [_whole_number(text, "--seeds") for text in seeds.split(",")] if seeds else None,
+    }
+    config = compare_config(recipe, settings, assignments)
+    with console.progress() as listener:
+        comparison = api.compare(config, out, overwrite=overwrite, listener=listener)
+    if as_json:
+        click.echo(comparison.model_dump_json(by_alias=True, indent=2))
+    else:
+        console.print_comparison(comparison)
+        click.echo(f"Report: {out / 'report.html'}")
+
+
+@app.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@setting_options(*DATA_SETTINGS)
+@click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON.")
+def evaluate(run: Path, as_json: bool, **options: Any) -> None:
+    """Score a run on new labelled data."""
+    from transferkit import api, console
+    from transferkit.config import DataConfig, build
+
+    settings = {path.removeprefix("data."): value for path, value in _by_path(options).items() if value is not None}
+    if "source" not in settings:
+        raise ConfigError("--data is missing: name the labelled rows to score the run on.")
+    with console.progress() as listener:
+        scores = api.evaluate(run, build(DataConfig, settings, "settings"), listener=listener)
+    if as_json:
+        click.echo(scores.model_dump_json(indent=2))
+    else:
+        console.print_scores(scores)
+
+
+@app.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("texts", nargs=-1, metavar="[TEXT|-]...")
+@click.option("--pair", nargs=2, metavar="TEXT TEXT", help="A pair, for a run that was trained on pairs.")
+@click.option("--file", "source", type=click.Path(path_type=Path), help="Rows to predict: CSV, TSV, JSONL, Parquet.")
+@click.option("--column", "columns", multiple=True, help="The text column of --file; twice for a pair.")
+@click.option("--encoding", help="Of --file; UTF-8 unless said.")
+@click.option("--quoting", type=click.Choice(["auto", "csv", "none"]), default="auto", help="Of --file.")
+@click.option("--out", type=click.Path(path_type=Path), help="Where the rows of --file go, as CSV; else standard output.")
+@click.option("--overwrite", is_flag=True, help="Replace --out.")
+@click.option("--json", "as_json", is_flag=True, help="JSON: one object, a list, or a line for each row of --file.")
+@click.option("--explain", is_flag=True, help="Show each stage: text, tokens, logits, softmax, label.")
+def predict(
+    run: Path, texts: tuple[str, ...], pair: tuple[str, str] | None, source: Path | None,
+    columns: tuple[str, ...], encoding: str | None, quoting: str, out: Path | None, overwrite: bool,
+    as_json: bool, explain: bool,
+) -> None:  # fmt: skip
+    """Label texts with a run; `-` reads them from standard input, one a line (a pair: two with a tab between)."""
+    from transferkit.inference import answers
+
+    given = [name for name, value in (("TEXT", texts), ("--pair", pair), ("--file", source)) if value]
+    if len(given) != 1:
+        raise ConfigError(f"Give one of TEXT, --pair and --file{': not ' + ' and '.join(given) if given else ''}.")
+    file_options = {"--column": columns, "--encoding": encoding, "--quoting": quoting != "auto", "--out": out}
+    for name, value in (file_options | {"--overwrite": overwrite}).items():
+        if value and source is None:
+            raise ConfigError(f"{name} has no effect without --file.")
+    if explain and source is not None:
+        raise ConfigError("--explain shows single texts; it has no effect with --file.")
+    if source is not None:
+        answers.predict_file(
+            run, source, columns=columns, encoding=encoding, quoting=quoting, out=out, overwrite=overwrite,
+            as_json=as_json,
+        )  # fmt: skip
+    else:
+        rows = [pair] if pair else answers.read_texts(texts, sys.stdin)
+        answers.predict_texts(run, rows, as_json=as_json, explained=explain)
+
+
+@app.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+def report(folder: Path) -> None:
+    """Draw the report of a run or a comparison anew from its files."""
+    from transferkit import api
+
+    click.echo(api.report(folder))
+
+
+@app.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--to", "form", type=click.Choice(["transformers", "peft"]), required=True,
+              help="transformers: merged, for AutoModelForSequenceClassification; peft: LoRA for PeftModel.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The folder to write.")
+@click.option("--overwrite", is_flag=True, help="Replace --out.")
+def export(run: Path, form: str, out: Path, overwrite: bool) -> None:
+    """Write a run in the format of another library."""
+    from transferkit import api
+    from transferkit.inference.export import FORMATS
+
+    FORMATS[form](api.load(run), out, overwrite)
+    click.echo(out)
+
+
+def main() -> None:
+    """Run the command line; a user's mistake ends it with one sentence and exit code 2."""
+    try:
+        app(standalone_mode=False)
+    except TransferKitError as error:
+        _stop(str(error), 2)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        _stop("stopped; what was finished is kept", 130)
+    except BrokenPipeError:
+        # The reader of our output has gone, as `head` does.
+        sys.stderr.close()
+        sys.exit(0)
+
+
+def _stop(message: str, code: int) -> None:
+    click.echo(f"transferkit: {message}", err=True)
+    sys.exit(code)
+
+
+def _by_path(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of `setting_options` by dotted path; lists split at their commas."""
+    settings = {name.replace("__", "."): value for name, value in options.items()}
+    return {
+        path: value.split(",") if path in LISTS and value is not None else value
+        for path, value in settings.items()
+    }
+
+
+def _whole_number(text: str, flag: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ConfigError(f"{flag}: {text!r} is not a whole number; write them as 0,1,2.") from None
+
+

@@ -1,0 +1,1 @@
+"""Several ways to adapt, side by side on the same rows."""

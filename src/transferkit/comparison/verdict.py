@@ -1,0 +1,277 @@
+"""From finished runs to a recommendation: summaries, paired evidence, and the verdict in plain words.
+
+    runs, predictions -> summarise -> compare_pairs -> decide
+
+Shapes: n test rows, the same ones in every run, S seeds of a strategy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from transferkit.evaluation.results import Interval, Pair, RunResult, StrategySummary, Verdict
+from transferkit.evaluation.statistics import combine_p, holm, mcnemar_p, mean_interval
+
+# Predicted classes [n] of every run, by strategy and seed.
+Predictions = Mapping[str, Mapping[int, npt.NDArray[np.int64]]]
+BoolArray = npt.NDArray[np.bool_]
+Number = TypeVar("Number", int, float)
+
+SIGNIFICANCE = 0.05
+# Field of StrategySummary by the cost's name in its `pareto`.
+COSTS = {
+    "trainable_parameters": "trainable_parameters",
+    "train_seconds": "train_seconds_mean",
+    "stored_bytes": "stored_bytes",
+}
+
+
+def summarise(
+    results: Sequence[RunResult], predictions: Predictions, labels: npt.NDArray[np.int64]
+) -> tuple[StrategySummary, ...]:
+    """Each strategy over its finished seeds, best mean accuracy first; runs that did not finish are left out.
+
+    Args:
+        results: all runs.
+        predictions: [n] of each finished run, by strategy and seed.
+        labels: [n], true classes.
+    """
+    finished: dict[str, list[RunResult]] = {}
+    for run in results:
+        if run.status == "finished":
+            finished.setdefault(run.strategy, []).append(run)
+    unranked = [
+        _summary(strategy, runs, _right_answers(predictions[strategy], [run.seed for run in runs], labels))
+        for strategy, runs in finished.items()
+    ]
+    return tuple(sorted(_with_pareto(unranked), key=lambda summary: -summary.accuracy_mean))
+
+
+def compare_pairs(
+    summaries: Sequence[StrategySummary], predictions: Predictions, labels: npt.NDArray[np.int64]
+) -> tuple[Pair, ...]:
+    """Paired evidence on every two strategies that share a finished seed, over the seeds they share.
+
+    Args:
+        summaries: of `summarise`; within a pair, `a` is the one that comes first here.
+        predictions: [n] of each finished run, by strategy and seed.
+        labels: [n], true classes.
+    """
+    pairs = []
+    for a, b in combinations(summaries, 2):
+        common = [seed for seed in a.seeds if seed in b.seeds]
+        if common:
+            right_a, right_b = (_right_answers(predictions[s.strategy], common, labels) for s in (a, b))
+            pairs.append(_pair(a.strategy, b.strategy, right_a, right_b))
+    adjusted = holm([pair.mcnemar_p for pair in pairs])
+    return tuple(pair.model_copy(update={"holm_p": p}) for pair, p in zip(pairs, adjusted, strict=True))
+
+
+def pareto_front(costs: npt.ArrayLike, scores: npt.ArrayLike) -> BoolArray:
+    """Which of m candidates, [m], have no other that is as good in cost and score and better in one."""
+    cost, score = np.asarray(costs, dtype=np.float64), np.asarray(scores, dtype=np.float64)
+    # Entry [i, j]: j against i.
+    no_worse = (cost[None, :] <= cost[:, None]) & (score[None, :] >= score[:, None])
+    better = (cost[None, :] < cost[:, None]) | (score[None, :] > score[:, None])
+    front: BoolArray = np.logical_not((no_worse & better).any(axis=1))
+    return front
+
+
+def decide(
+    summaries: Sequence[StrategySummary],
+    pairs: Sequence[Pair],
+    baseline: Mapping[str, float],
+    margin: float,
+) -> Verdict:
+    """Recommend the most accurate strategy, or a cheaper one that cannot be told apart from it.
+
+    Candidates have not collapsed. Ties are those whose difference from the best is not significant after
+    Holm's correction; among the best and its ties within `margin`, the one with the fewest trainable
+    parameters is recommended.
+
+    Args:
+        summaries: of `summarise`, best accuracy first.
+        pairs: of `compare_pairs`.
+        baseline: metrics of always answering the majority class, with accuracy.
+        margin: accuracy, from 0 to 1, that may be given up for a cheaper strategy.
+    """
+    if not summaries:
+        return Verdict(use=None, reason="No run finished, so there is nothing to recommend.", ties=())
+    candidates = [summary for summary in summaries if not summary.collapsed]
+    if not candidates:
+        return Verdict(use=None, reason=_all_collapsed(summaries, baseline["accuracy"]), ties=())
+    best, *others = candidates
+    behind = {s.strategy: pair for s in others if (pair := _oriented(pairs, best.strategy, s.strategy))}
+    ties = [s for s in others if s.strategy in behind and behind[s.strategy].holm_p >= SIGNIFICANCE]
+    # The slack absorbs rounding: 0.85 - 0.84 is a little more than 0.01.
+    affordable = [best, *(s for s in ties if best.accuracy_mean - s.accuracy_mean <= margin + 1e-9)]
+    # Among equally cheap ones min takes the first, which is the most accurate.
+    use = min(affordable, key=lambda s: s.trainable_parameters)
+    tie_names = [s.strategy for s in ties]
+    sentences = [_what_it_gives(use, baseline["accuracy"])]
+    if len(summaries) == 1:
+        sentences.append("No other strategy finished, so there is nothing to compare it with.")
+    elif use is not best:
+        sentences.append(_what_it_gives_up(use, best, behind[use.strategy], tie_names))
+    else:
+        sentences.append(_lead_over_the_others(behind, tie_names, margin))
+    if any(len(s.seeds) == 1 for s in summaries):
+        sentences.append("One seed only: the intervals cover the choice of test rows, not of the seed.")
+    return Verdict(use=use.strategy, reason=" ".join(sentences), ties=tuple(tie_names))
+
+
+def _right_answers(
+    by_seed: Mapping[int, npt.NDArray[np.int64]], seeds: Sequence[int], labels: npt.NDArray[np.int64]
+) -> BoolArray:
+    """Whether each row is answered rightly, [n, S]."""
+    return np.column_stack([by_seed[seed] == labels for seed in seeds])
+
+
+def _summary(strategy: str, runs: Sequence[RunResult], right: BoolArray) -> StrategySummary:
+    accuracies = right.mean(axis=0)
+    several = len(runs) > 1
+    return StrategySummary(
+        strategy=strategy,
+        seeds=tuple(run.seed for run in runs),
+        accuracy_mean=float(accuracies.mean()),
+        accuracy_sd=float(accuracies.std(ddof=1)) if several else None,
+        # With one seed the run has this interval already; drawn anew, it would differ in the last digit.
+        accuracy_interval=mean_interval(right) if several else runs[0].intervals["accuracy"],
+        f1_macro_mean=float(np.mean([run.metrics["f1_macro"] for run in runs])),
+        trainable_parameters=max(_known(run.trainable_parameters) for run in runs),
+        stored_bytes=max(_known(run.stored_bytes) for run in runs),
+        train_seconds_mean=float(np.mean([_known(run.train_seconds) for run in runs])),
+        # Not one to recommend if it fails on every other seed; one bad seed of many shows in the mean.
+        collapsed=2 * sum(bool(run.collapsed) for run in runs) >= len(runs),
+        pareto=(),
+    )
+
+
+def _known(value: Number | None) -> Number:
+    if value is None:
+        raise ValueError("a finished run must state its parameters, seconds and bytes")
+    return value
+
+
+def _with_pareto(summaries: Sequence[StrategySummary]) -> list[StrategySummary]:
+    accuracies = [summary.accuracy_mean for summary in summaries]
+    fronts = {
+        cost: pareto_front([getattr(summary, field) for summary in summaries], accuracies)
+        for cost, field in COSTS.items()
+    }
+    return [
+        summary.model_copy(update={"pareto": tuple(cost for cost, front in fronts.items() if front[index])})
+        for index, summary in enumerate(summaries)
+    ]
+
+
+def _pair(a: str, b: str, right_a: BoolArray, right_b: BoolArray) -> Pair:
+    """Evidence from right answers [n, S]; `holm_p` awaits the other pairs."""
+    differences = right_a.astype(np.float64) - right_b
+    p = combine_p([mcnemar_p(*seed) for seed in zip(right_a.T, right_b.T, strict=True)])
+    return Pair(
+        a=a,
+        b=b,
+        difference=float(differences.mean()),
+        interval=mean_interval(differences),
+        mcnemar_p=p,
+        holm_p=p,
+    )
+
+
+def _oriented(pairs: Sequence[Pair], first: str, second: str) -> Pair | None:
+    """The pair of these two, turned so that its difference is `first` minus `second`."""
+    for pair in pairs:
+        if (pair.a, pair.b) == (first, second):
+            return pair
+        if (pair.a, pair.b) == (second, first):
+            low, high = pair.interval
+            turned = {"a": first, "b": second, "difference": -pair.difference, "interval": (-high, -low)}
+            return pair.model_copy(update=turned)
+    return None
+
+
+def _what_it_gives(use: StrategySummary, baseline: float) -> str:
+    seeds = f" on average over {len(use.seeds)} seeds" if len(use.seeds) > 1 else ""
+    return (
+        f"Use {use.strategy}: it answers {_percent(use.accuracy_mean)} of the test rows correctly{seeds} "
+        f"({_percent_interval(use.accuracy_interval)}), where always answering the most frequent class gives "
+        f"{_percent(baseline)}; it trains {use.trainable_parameters:,} parameters in "
+        f"{_duration(use.train_seconds_mean)} and takes {_size(use.stored_bytes)} to store."
+    )
+
+
+def _what_it_gives_up(
+    use: StrategySummary, best: StrategySummary, best_minus_use: Pair, ties: Sequence[str]
+) -> str:
+    also = [name for name in ties if name != use.strategy]
+    return (
+        f"The most accurate, {best.strategy}, trains {best.trainable_parameters:,} parameters; against it "
+        f"you give up {_points(best_minus_use)}, a difference that chance can explain"
+        + (f", as it can for {_listed(also)}." if also else ".")
+    )
+
+
+def _lead_over_the_others(behind: Mapping[str, Pair], ties: Sequence[str], margin: float) -> str:
+    if ties:
+        return (
+            f"It has the highest accuracy; {_listed(ties)} cannot be told apart from it, but no tie "
+            f"that trains fewer parameters comes within {100 * margin:.1f} points of it."
+        )
+    if behind:
+        next_best = next(iter(behind.values()))
+        return (
+            f"The next best, {next_best.b}, gives up {_points(next_best)}, more than chance explains "
+            f"({_p_value(next_best.holm_p)} after Holm's correction)."
+        )
+    return "The others stayed at the majority baseline or share no finished seed with it."
+
+
+def _all_collapsed(summaries: Sequence[StrategySummary], baseline: float) -> str:
+    top = summaries[0]
+    return (
+        "Nothing to recommend: no strategy beats always answering the most frequent class, which gives "
+        f"{_percent(baseline)}; the most accurate, {top.strategy}, reaches {_percent(top.accuracy_mean)} "
+        f"({_percent_interval(top.accuracy_interval)}). "
+        "More training rows, more epochs or another learning rate may help."
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _percent_interval(interval: Interval) -> str:
+    return f"95 % interval {100 * interval[0]:.1f} to {100 * interval[1]:.1f}"
+
+
+def _points(pair: Pair) -> str:
+    low, high = pair.interval
+    return f"{100 * pair.difference:.1f} points (95 % interval {100 * low:.1f} to {100 * high:.1f})"
+
+
+def _p_value(p: float) -> str:
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _size(n_bytes: int) -> str:
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if n_bytes >= factor:
+            return f"{n_bytes / factor:.1f} {unit}"
+    return f"{n_bytes} bytes"
+
+
+def _listed(names: Sequence[str]) -> str:
+    *head, last = names
+    return f"{', '.join(head)} and {last}" if head else last

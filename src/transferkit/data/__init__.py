@@ -1,0 +1,1 @@
+"""From a named source to clean, labelled, memory-mapped splits."""

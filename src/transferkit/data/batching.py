@@ -1,0 +1,126 @@
+"""Tokenized rows as padded batches: read in place from Arrow, like lengths together, shuffled with a seed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+# Rows are sorted by length inside pools of this many batches: large enough that a batch holds like lengths,
+# small enough that batches still mix the data anew every epoch.
+POOL_BATCHES = 50
+
+
+class ListColumn:
+    """A column of integer lists, as views on the memory that Arrow has mapped: no copy, no object a row."""
+
+    def __init__(self, column: pa.ChunkedArray) -> None:
+        chunks = [chunk for chunk in column.chunks if len(chunk)]
+        self._values = [chunk.values.to_numpy(zero_copy_only=True) for chunk in chunks]
+        self._offsets = [chunk.offsets.to_numpy(zero_copy_only=True) for chunk in chunks]
+        sizes = [len(chunk) for chunk in chunks]
+        self._first_rows = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        self.lengths = np.concatenate([np.diff(offsets) for offsets in self._offsets] or [np.empty(0)])
+        self.lengths = self.lengths.astype(np.int32)
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        """The list of one row, shape [length]."""
+        chunk = int(np.searchsorted(self._first_rows, row, side="right")) - 1
+        local = row - self._first_rows[chunk]
+        start, stop = self._offsets[chunk][local : local + 2]
+        return np.asarray(self._values[chunk][start:stop])
+
+    def padded(self, rows: Sequence[int] | np.ndarray, fill: int) -> Tensor:
+        """The lists of `rows`, padded on the right with `fill`: int64 [len(rows), longest]."""
+        block = np.full((len(rows), int(self.lengths[rows].max())), fill, dtype=np.int64)
+        for line, row in zip(block, rows, strict=True):
+            values = self[int(row)]
+            line[: len(values)] = values
+        return torch.from_numpy(block)
+
+
+@dataclass(frozen=True)
+class FeatureTable(torch.utils.data.Dataset[dict[str, Tensor]]):
+    """Tokenized rows, ready to be collated.
+
+    A batch holds `input_ids` [rows, length], `attention_mask` bool [rows, length] with True on real tokens,
+    `token_type_ids` [rows, length] where the backbone uses them, and `labels` [rows] where they are known.
+    """
+
+    input_ids: ListColumn
+    token_type_ids: ListColumn | None
+    labels: np.ndarray | None
+    pad_token_id: int
+
+    @classmethod
+    def from_arrow(cls, table: pa.Table, pad_token_id: int) -> FeatureTable:
+        """Read the columns `input_ids`, and where they are there `token_type_ids` and `label`."""
+        names = table.column_names
+        return cls(
+            input_ids=ListColumn(table.column("input_ids")),
+            token_type_ids=ListColumn(table.column("token_type_ids")) if "token_type_ids" in names else None,
+            labels=table.column("label").to_numpy() if "label" in names else None,
+            pad_token_id=pad_token_id,
+        )
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens per row, int32 [rows]."""
+        return self.input_ids.lengths
+
+    def __getitems__(self, rows: Sequence[int]) -> dict[str, Tensor]:
+        """Collate `rows`; torch's loader calls this once a batch instead of once a row."""
+        index = np.asarray(rows)
+        input_ids = self.input_ids.padded(index, self.pad_token_id)
+        positions = torch.arange(input_ids.shape[1])
+        batch = {
+            "input_ids": input_ids,
+            "attention_mask": positions < torch.from_numpy(self.lengths[index]).unsqueeze(1),
+        }
+        if self.token_type_ids is not None:
+            batch["token_type_ids"] = self.token_type_ids.padded(index, 0)
+        if self.labels is not None:
+            batch["labels"] = torch.from_numpy(self.labels[index])
+        return batch
+
+    def in_length_order(self, batch_size: int) -> Iterator[tuple[np.ndarray, dict[str, Tensor]]]:
+        """(row numbers, batch) over all rows, longest first, so that memory peaks at once and not at the end."""
+        order = np.argsort(-self.lengths, kind="stable")
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            yield rows, self.__getitems__(rows)
+
+
+class LengthGroupedSampler(torch.utils.data.Sampler[list[int]]):
+    """Batches of like lengths in an order that depends on the seed and the epoch and on nothing else."""
+
+    def __init__(self, lengths: np.ndarray, batch_size: int, seed: int) -> None:
+        self._lengths = lengths
+        self.batch_size = batch_size
+        self._seed = seed
+        self._epoch = 0
+
+    def __len__(self) -> int:
+        return -(-len(self._lengths) // self.batch_size)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the shuffle of this epoch."""
+        self._epoch = epoch
+
+    def __iter__(self) -> Iterator[list[int]]:
+        random = np.random.default_rng([self._seed, self._epoch])
+        shuffled = random.permutation(len(self._lengths))
+        batches = []
+        for start in range(0, len(shuffled), self.batch_size * POOL_BATCHES):
+            pool = shuffled[start : start + self.batch_size * POOL_BATCHES]
+            pool = pool[np.argsort(self._lengths[pool], kind="stable")]
+            batches += [pool[i : i + self.batch_size] for i in range(0, len(pool), self.batch_size)]
+        for position in random.permutation(len(batches)):
+            yield batches[position].tolist()

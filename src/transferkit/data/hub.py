@@ -1,0 +1,142 @@
+"""Data sets of the Hugging Face hub; code that a data set brings along is never run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import datasets
+import huggingface_hub
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+)
+from huggingface_hub.utils import httpx
+
+from transferkit.data.folders import from_dataset_dict
+from transferkit.data.tables import Source
+from transferkit.errors import DataError, did_you_mean
+
+# Long enough for a slow line, short enough that an unreachable hub is said within seconds.
+_TIMEOUT = 10.0
+_NAME = re.compile(r"[\w.-]+(/[\w.-]+){0,2}", re.ASCII)
+# A repository, and one of its configs where it has several.
+Reading = tuple[str, str | None]
+
+
+def is_hub_name(name: str) -> bool:
+    """Whether `name` has the form `name`, `owner/name`, `name/config` or `owner/name/config`."""
+    return _NAME.fullmatch(name) is not None
+
+
+def read(name: str) -> Source:
+    """The splits of a data set of the hub, from the local cache where the hub cannot be reached.
+
+    Raises:
+        DataError: there is no such data set or config, it is gated, or it is neither in reach nor cached.
+    """
+    with _quiet():
+        if datasets.config.HF_HUB_OFFLINE:
+            return _load_cached(name, "offline mode is on (HF_HUB_OFFLINE or HF_DATASETS_OFFLINE)")
+        try:
+            reading = _find(name)
+        except (OfflineModeIsEnabled, httpx.TransportError):
+            return _load_cached(name, "the hub cannot be reached")
+        try:
+            return _load(name, reading)
+        except (httpx.TransportError, ConnectionError):
+            return _load_cached(name, "the connection to the hub broke off")
+
+
+def _readings(name: str) -> list[Reading]:
+    """What a name may stand for: first a repository as typed, then repository and config."""
+    repository, slash, config = name.rpartition("/")
+    whole: list[Reading] = [(name, None)] if name.count("/") < 2 else []
+    return whole + ([(repository, config)] if slash else [])
+
+
+def _find(name: str) -> Reading:
+    """The first reading of the name under which the hub has a data set."""
+    for repository, config in _readings(name):
+        try:
+            huggingface_hub.HfApi().dataset_info(repository, timeout=_TIMEOUT)
+        except GatedRepoError:
+            raise DataError(
+                f"The hub's data set {repository!r} is gated; get access on its page and run `hf auth login`."
+            ) from None
+        except HfHubHTTPError as error:
+            if isinstance(error, RepositoryNotFoundError) or error.response.status_code == 404:
+                continue
+            raise DataError(
+                f"The hub answered {error.response.status_code} for {name!r}; try again later."
+            ) from None
+        return repository, config
+    raise DataError(
+        f"There is no file {name}, and no data set {name!r} on the Hugging Face hub (or it is private); "
+        "give a path, or a hub name such as imdb, glue/mrpc or owner/name."
+    )
+
+
+def _load(name: str, reading: Reading) -> Source:
+    repository, config = reading
+    try:
+        return from_dataset_dict(datasets.load_dataset(repository, config), name)
+    except RuntimeError as error:
+        if "scripts are no longer supported" not in str(error):
+            raise
+        raise DataError(
+            f"The hub's data set {name!r} is made by a script, which is not run; use another one."
+        ) from None
+    except ValueError:
+        configs = datasets.get_dataset_config_names(repository)
+        if config in configs or len(configs) < 2:
+            raise
+        hint = did_you_mean(config, configs) if config else f" It has: {', '.join(configs[:20])}."
+        raise DataError(
+            f"The hub's data set {repository!r} has several configs; name one as {repository}/CONFIG.{hint}"
+        ) from None
+
+
+def _load_cached(name: str, reason: str) -> Source:
+    with _offline():
+        for reading in _readings(name):
+            try:
+                return _load(name, reading)
+            except (OSError, ValueError):
+                continue  # not in the cache under this reading
+    raise DataError(
+        f"There is no file {name}; as a data set of the Hugging Face hub it cannot be had, since {reason} "
+        "and the local cache does not hold it. Give a file or a built-in name, or connect."
+    )
+
+
+@contextmanager
+def _offline() -> Iterator[None]:
+    """Let `datasets` look at its cache at once, where it would first try the network for half a minute."""
+    before = datasets.config.HF_HUB_OFFLINE
+    datasets.config.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE = before
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the bars and the warnings of `datasets` and the hub's client off the terminal."""
+    bars = [kind for kind in (datasets, huggingface_hub.utils) if not kind.are_progress_bars_disabled()]
+    levels = [(logs, logs.get_verbosity()) for logs in (datasets.logging, huggingface_hub.logging)]
+    for kind in bars:
+        kind.disable_progress_bars()
+    for logs, _ in levels:
+        logs.set_verbosity_error()
+    try:
+        yield
+    finally:
+        for kind in bars:
+            kind.enable_progress_bars()
+        for logs, level in levels:
+            logs.set_verbosity(level)

@@ -1,0 +1,68 @@
+"""Facts about the rows: lengths, duplicates, class counts, hashes."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow.compute as pc
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Lengths in tokens before truncation, and what truncation cuts."""
+
+    statistics: dict[str, float]
+    histogram: tuple[tuple[int, int], ...]
+    truncated_rows: float
+    truncated_tokens: float
+
+    @classmethod
+    def of(cls, lengths: np.ndarray, max_length: int) -> Lengths:
+        """Summarise `lengths` [rows] under a limit of `max_length` tokens."""
+        counts, edges = np.histogram(lengths, bins=min(30, max(1, int(np.ptp(lengths)))))
+        return cls(
+            statistics={
+                "mean": float(lengths.mean()),
+                "median": float(np.median(lengths)),
+                "p95": float(np.percentile(lengths, 95)),
+                "max": float(lengths.max()),
+            },
+            histogram=tuple((int(edge), int(count)) for edge, count in zip(edges, counts, strict=False)),
+            truncated_rows=float((lengths > max_length).mean()),
+            truncated_tokens=float(np.maximum(lengths - max_length, 0).sum() / lengths.sum()),
+        )
+
+
+def text_columns(rows: Dataset) -> list[str]:
+    """`text`, and `text_pair` for pairs."""
+    return [name for name in ("text", "text_pair") if name in rows.column_names]
+
+
+def class_counts(rows: Dataset, classes: int) -> tuple[int, ...]:
+    """Rows by class id."""
+    labels = rows.with_format("numpy")["label"][:]
+    return tuple(int(count) for count in np.bincount(labels, minlength=classes))
+
+
+def content_hash(rows: Dataset) -> str:
+    """SHA-256 of texts and labels in their order."""
+    digest = hashlib.sha256()
+    for batch in rows.with_format("arrow").iter(batch_size=10_000):
+        for name in text_columns(rows):
+            digest.update("\x1f".join(batch.column(name).to_pylist()).encode())
+        digest.update(batch.column("label").to_numpy().tobytes())
+    return digest.hexdigest()
+
+
+def duplicate_rows(rows: Dataset) -> int:
+    """Rows whose text, or pair of texts, stands more than once."""
+    table = rows.with_format("arrow")[:]
+    texts = pc.binary_join_element_wise(*(table.column(name) for name in text_columns(rows)), "\x1f")
+    counts = pc.value_counts(texts).field("counts").to_numpy()
+    return int(counts[counts > 1].sum())

@@ -1,0 +1,75 @@
+"""JSON lines: one object a line, streamed; every value becomes text, so columns may mix kinds."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from transferkit.data.chunks import CHUNK_ROWS, Chunk
+from transferkit.data.text_lines import FileOptions, lines
+from transferkit.errors import DataError
+
+_HALF = re.compile("[\\ud800-\\udfff]")
+Row = tuple[int, dict[str, Any]]
+
+
+def chunks(path: Path, options: FileOptions) -> Iterator[Chunk]:
+    """The objects of a file; the columns are the keys met in the first chunk, a key that is absent is null.
+
+    Raises:
+        DataError: the file is empty, or a line is not a JSON object; the message names the line.
+    """
+    rows = _rows(path, options)
+    first = list(islice(rows, CHUNK_ROWS))
+    if not first:
+        raise DataError(f"{path} is empty; it needs one JSON object a line.")
+    names = list(dict.fromkeys(chain.from_iterable(row for _, row in first)))
+    yield _chunk(path, names, first)
+    while part := list(islice(rows, CHUNK_ROWS)):
+        yield _chunk(path, names, part)
+
+
+def _rows(path: Path, options: FileOptions) -> Iterator[Row]:
+    for number, line in enumerate(lines(path, options.encoding), start=1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line, parse_constant=lambda _: None)
+        except json.JSONDecodeError as error:
+            advice = "each line must be one whole JSON object"
+            raise DataError(
+                f"{path}, line {number}: not JSON ({error.msg}, column {error.colno}); {advice}."
+            ) from None
+        if not isinstance(value, dict):
+            raise DataError(
+                f"{path}, line {number}: holds a JSON {type(value).__name__}; each line must be one object, "
+                'such as {"text": "...", "label": "..."}.'
+            )
+        yield number, value
+
+
+def _chunk(path: Path, names: list[str], rows: list[Row]) -> Chunk:
+    columns = [[_text(row.get(name)) for _, row in rows] for name in names]
+    try:
+        arrays = [pa.array(column, pa.string()) for column in columns]
+    except UnicodeEncodeError:
+        raise _half_character(path, rows) from None
+    return Chunk(pa.record_batch(arrays, names=names), [number for number, _ in rows])
+
+
+def _text(value: Any) -> str | None:
+    return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _half_character(path: Path, rows: list[Row]) -> DataError:
+    """JSON may write half of a surrogate pair, as \\ud83d, which no text can hold."""
+    line = next(number for number, row in rows if _HALF.search(json.dumps(row, ensure_ascii=False)))
+    return DataError(
+        f"{path}, line {line}: holds half of a surrogate pair (\\ud800 to \\udfff); mend the escape."
+    )

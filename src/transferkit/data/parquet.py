@@ -1,0 +1,54 @@
+"""Parquet files, streamed by batches of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet
+
+from transferkit.data.arrow_types import plain_type, with_class_names
+from transferkit.data.chunks import CHUNK_ROWS, Chunk
+from transferkit.data.text_lines import FileOptions
+from transferkit.errors import DataError
+
+
+def chunks(path: Path, options: FileOptions) -> Iterator[Chunk]:
+    """The rows of a file; at least one chunk. Columns of lists or structures keep their type, but no values.
+
+    Raises:
+        DataError: the file is not Parquet.
+    """
+    del options  # a Parquet file says itself how it is to be read
+    try:
+        file = pa.parquet.ParquetFile(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(
+            f"{path} cannot be read as Parquet: {str(error).splitlines()[0].rstrip('.')}."
+        ) from None
+    with file:
+        schema = file.schema_arrow
+        features = (
+            datasets.Features.from_arrow_schema(schema) if b"huggingface" in (schema.metadata or {}) else {}
+        )
+        flat = [field.name for field in schema if not pa.types.is_nested(field.type)]
+        row = 1
+        for batch in file.iter_batches(CHUNK_ROWS, columns=flat):
+            table = with_class_names(_conform(pa.Table.from_batches([batch]), schema), features)
+            yield Chunk(table.to_batches()[0], range(row, row + batch.num_rows))
+            row += batch.num_rows
+        if row == 1:
+            yield Chunk(pa.RecordBatch.from_pylist([], schema=schema), [])
+
+
+def _conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """All columns of `schema`, text of every storage kind as plain strings, nested values as nulls."""
+    columns = {
+        field.name: pa.nulls(len(table), field.type)
+        if pa.types.is_nested(field.type)
+        else table[field.name].cast(plain_type(field.type))
+        for field in schema
+    }
+    return pa.table(columns)

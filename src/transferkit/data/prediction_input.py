@@ -1,0 +1,71 @@
+"""Texts to predict, streamed from a file: rows without labels, a batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from transferkit.data import columns, tabular
+from transferkit.data.chunks import Chunk
+from transferkit.data.tables import Table
+from transferkit.data.text_lines import FileOptions
+from transferkit.errors import DataError
+
+# A row as it stands in the file, and its text (or the two of a pair).
+InputRow = tuple[dict[str, str], tuple[str, ...]]
+
+
+def iter_texts(
+    path: str | Path,
+    *,
+    is_pair: bool,
+    named: Sequence[str] = (),
+    usual: Sequence[str] = (),
+    options: FileOptions = FileOptions(),  # noqa: B008
+    batch_size: int = 1024,
+) -> Iterator[list[InputRow]]:
+    """Batches of rows of a CSV, TSV, JSON lines or Parquet file, without holding the file.
+
+    Args:
+        path: the file.
+        is_pair: whether two texts make a row.
+        named: the text column, or the two of a pair, as the user names them; they must be there.
+        usual: the columns that the model was trained on, taken where nothing is named and the file has them.
+        options: encoding and quoting.
+        batch_size: the most rows of a batch.
+
+    Raises:
+        DataError: the file or a column is missing, or a row has no text; the message names the line.
+        ConfigError: an option says nothing about a file of this kind.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise tabular.missing(path)
+    kind, parts = tabular.chunks(path, options)
+    tabular.refuse_idle(options, kind.options, str(path))
+    texts: tuple[str, ...] = ()
+    for chunk in parts:
+        if not texts:
+            table = Table(pa.Table.from_batches([chunk.batch]), str(path), kind.has_header)
+            texts = columns.find_texts(table, named or usual, is_pair=is_pair, named=bool(named))
+        for start in range(0, chunk.batch.num_rows, batch_size):
+            yield _rows(path, chunk, start, batch_size, texts)
+
+
+def _rows(path: Path, chunk: Chunk, start: int, size: int, texts: tuple[str, ...]) -> list[InputRow]:
+    records = chunk.batch.slice(start, size).to_pylist()
+    rows = [{name: _text(value) for name, value in record.items()} for record in records]
+    for line, row in zip(chunk.starts[start : start + size], rows, strict=True):
+        empty = next((name for name in texts if not row[name].strip()), None)
+        if empty is not None:
+            raise DataError(
+                f"{path}, line {line}: the column {empty!r} is empty; give it a text or leave the row out."
+            )
+    return [(row, tuple(row[name] for name in texts)) for row in rows]
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value)

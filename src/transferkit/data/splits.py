@@ -1,0 +1,78 @@
+"""Stratified, seeded draws: splits that a source lacks, and samples of a given size."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from transferkit.data.rows import Indices, Mask, Rows, counted
+from transferkit.errors import ConfigError, DataError
+
+# Each draw has a stream of its own, so that asking for one never changes the rows of another.
+_STREAMS = {"test": 0, "validation": 1, "test-size": 2, "train-size": 3}
+
+
+def draw_missing(
+    train: Rows, fractions: dict[str, float], names: tuple[str, ...], seed: int
+) -> dict[str, Rows]:
+    """Split `train` into what stays for training and one part per entry of `fractions` (of all its rows).
+
+    Every class has at least one row in every part; rows keep the order of the source.
+
+    Raises:
+        DataError: a class has fewer rows than there are parts.
+    """
+    parts = len(fractions) + 1
+    counts = np.bincount(train.labels, minlength=len(names))
+    if (counts < parts).any():
+        rare = int(np.argmin(counts))
+        raise DataError(
+            f"{train.where}: the class {names[rare]!r} has {counted(int(counts[rare]))}, too few to split in "
+            f"{parts} parts (train, {', '.join(reversed(fractions))}); add rows of it, leave it out, or "
+            "give the missing splits as files."
+        )
+    total, drawn = len(train), {}
+    for left, (split, fraction) in zip(range(len(fractions), 0, -1), fractions.items(), strict=True):
+        size = max(round(fraction * total), len(names))
+        mask = _draw(train.labels, size, left, np.random.default_rng((seed, _STREAMS[split])))
+        drawn[split], train = train.keep(mask), train.keep(~mask)
+    return {"train": train, **drawn}
+
+
+def sample(rows: Rows, split: str, size: int, seed: int) -> Rows:
+    """A stratified sample of `size` rows of a split, with at least one of every class present.
+
+    Raises:
+        ConfigError: there are fewer rows than `size`, or more classes.
+    """
+    option, classes = f"--{split}-size", len(np.unique(rows.labels))
+    if size > len(rows):
+        raise ConfigError(
+            f"{option} is {size:,}, and there are {len(rows):,} rows for {split} in {rows.where}; "
+            "ask for fewer, or leave it out."
+        )
+    if size < classes:
+        raise ConfigError(
+            f"{option} is {size}, and {rows.where} has {classes} classes; ask for at least {classes}."
+        )
+    return rows.keep(_draw(rows.labels, size, 0, np.random.default_rng((seed, _STREAMS[f"{split}-size"]))))
+
+
+def _draw(labels: Indices, size: int, reserve: int, random: np.random.Generator) -> Mask:
+    """A mask of `size` rows, drawn from each class by its share; `reserve` of each class are left."""
+    mask = np.zeros(len(labels), dtype=bool)
+    counts = np.bincount(labels)
+    for label, number in enumerate(_shares(counts, size, reserve)):
+        mask[random.permutation(np.flatnonzero(labels == label))[:number]] = True
+    return mask
+
+
+def _shares(counts: Indices, size: int, reserve: int) -> Indices:
+    """Split `size` by largest remainder: at least one of each class present, at most all but `reserve`."""
+    quota = size * counts / counts.sum()
+    most = np.maximum(counts - reserve, 0)
+    shares: Indices = np.clip(np.floor(quota).astype(np.int64), np.minimum(1, most), most)
+    while shares.sum() < min(size, most.sum()):
+        shares[np.argmax(np.where(shares < most, quota - shares, -np.inf))] += 1
+    while shares.sum() > size:
+        shares[np.argmax(np.where(shares > 1, shares - quota, -np.inf))] -= 1
+    return shares

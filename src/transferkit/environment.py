@@ -1,0 +1,77 @@
+"""The versions and the hardware that a result was made with, and the memory that making it took."""
+
+from __future__ import annotations
+
+import os
+import platform
+import threading
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import psutil
+
+PACKAGES = (
+    "transferkit", "torch", "transformers", "tokenizers", "datasets", "accelerate", "peft", "safetensors",
+    "scikit-learn", "scipy", "numpy", "pyarrow",
+)  # fmt: skip
+
+
+def describe() -> dict[str, Any]:
+    """Versions and hardware, ready for JSON."""
+    import torch
+
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "memory_bytes": psutil.virtual_memory().total,
+        "packages": {name: _version(name) for name in PACKAGES},
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+class PeakMemory:
+    """The most resident memory the process had inside the `with` block, in bytes.
+
+    Sampled, because the kernel's own high-water mark covers the whole life of the process, and a comparison
+    runs many strategies in one.
+    """
+
+    INTERVAL_SECONDS = 0.05
+
+    def __enter__(self) -> PeakMemory:
+        self._process = psutil.Process()
+        self.bytes: int = self._process.memory_info().rss
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _sample(self) -> None:
+        while not self._stop.wait(self.INTERVAL_SECONDS):
+            self.bytes = max(self.bytes, self._process.memory_info().rss)

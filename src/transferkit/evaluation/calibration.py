@@ -1,0 +1,83 @@
+"""Whether the stated probabilities can be believed: of answers given with 80 % confidence, are 80 % right?
+
+The confidence of a row is the probability of its top label. Rows are binned by confidence into equal widths:
+(0, 1/15], (1/15, 2/15], ..., (14/15, 1]. Guo et al. 2017, "On Calibration of Modern Neural Networks", sec. 2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+BINS = 15  # the number of Guo et al., so that values compare with published ones
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """The rows whose confidence lies in (lower, upper]: what they promise and what they keep."""
+
+    lower: float
+    upper: float
+    rows: int
+    confidence: float  # mean
+    accuracy: float
+
+
+def expected_calibration_error(labels: IntArray, probabilities: FloatArray) -> float:
+    """Mean over rows of the gap between accuracy and confidence of the row's bin (Guo et al. 2017, eq. 3).
+
+    Args:
+        labels: [n], true classes.
+        probabilities: [n, C], rows summing to one.
+    """
+    return float(error_of_gaps(binned_gaps(labels, probabilities).mean(axis=0)))
+
+
+def binned_gaps(labels: IntArray, probabilities: FloatArray) -> FloatArray:
+    """`right - confidence` of each row, in the column of its bin and zero elsewhere: [n, BINS].
+
+    The mean of a column over the n rows is the bin's share of rows times its accuracy minus its confidence;
+    the error sums the sizes of these, so that of any resample of the rows is a function of column means.
+    """
+    bins, confidence, right = _binned(labels, probabilities)
+    gaps = np.zeros((len(labels), BINS))
+    gaps[np.arange(len(labels)), bins] = right - confidence
+    return gaps
+
+
+def error_of_gaps(mean_gaps: FloatArray) -> FloatArray:
+    """The expected calibration error [...] from the column means [..., BINS] of `binned_gaps`."""
+    error: FloatArray = np.abs(mean_gaps).sum(axis=-1)
+    return error
+
+
+def reliability_bins(labels: IntArray, probabilities: FloatArray) -> tuple[ReliabilityBin, ...]:
+    """The bars of a reliability diagram (Guo et al. 2017, fig. 1) from left to right, without empty bins."""
+    bins, confidence, right = _binned(labels, probabilities)
+    rows = np.bincount(bins, minlength=BINS)
+    confidences = np.bincount(bins, weights=confidence, minlength=BINS)
+    rights = np.bincount(bins, weights=right, minlength=BINS)
+    return tuple(
+        ReliabilityBin(
+            lower=float(index / BINS),
+            upper=float((index + 1) / BINS),
+            rows=int(rows[index]),
+            confidence=float(confidences[index] / rows[index]),
+            accuracy=float(rights[index] / rows[index]),
+        )
+        for index in np.flatnonzero(rows)
+    )
+
+
+def _binned(labels: IntArray, probabilities: FloatArray) -> tuple[IntArray, FloatArray, FloatArray]:
+    """Per row [n]: its bin, its confidence, and 1.0 where its top label is right."""
+    confidence: FloatArray = probabilities.max(axis=1)
+    right = (probabilities.argmax(axis=1) == labels).astype(np.float64)
+    # Bins are closed on the right, so that full confidence belongs to the last one.
+    bins = np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
+    return bins, confidence, right

@@ -1,0 +1,207 @@
+"""What was found, as typed and immutable values: the contents of `results.json` and `comparison.json`.
+
+A report, a table and a verdict are functions of these values and of nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from transferkit.errors import RunError
+
+RESULT_SCHEMA = "transferkit/result/1"
+COMPARISON_SCHEMA = "transferkit/comparison/1"
+
+Interval = tuple[float, float]
+Status = Literal["finished", "failed", "interrupted"]
+AnyRecord = TypeVar("AnyRecord", bound="Record")
+
+
+class Record(BaseModel):
+    """A frozen record; unknown keys are refused, so that a newer file is not misread."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ClassScores(Record):
+    """The scores of one class against all others."""
+
+    label: str
+    precision: float
+    recall: float
+    f1: float
+    support: int = Field(description="test rows of this class")
+    predicted: int = Field(description="test rows predicted as this class")
+
+
+class Scores(Record):
+    """All that one set of predictions says against the true labels."""
+
+    rows: int
+    metrics: dict[str, float] = Field(
+        description="accuracy, precision_macro, recall_macro, f1_macro, precision_weighted, recall_weighted, "
+        "f1_weighted, mcc, log_loss (nats), ece; with two classes also precision, recall and f1 of positive_label"
+    )
+    intervals: dict[str, Interval] = Field(description="bootstrap 95 % interval by metric")
+    per_class: tuple[ClassScores, ...]
+    confusion: tuple[tuple[int, ...], ...] = Field(description="rows: true class, columns: predicted class")
+    positive_label: str | None = Field(description="the class that two-class f1 speaks of: the last label")
+    baseline: dict[str, float] = Field(description="the same metrics of always answering the majority class")
+    collapsed: bool
+    collapse_reason: str | None = None
+
+
+class RunResult(Record):
+    """One run: `results.json` in its folder, and one entry of `comparison.json`."""
+
+    schema_: str = Field(default=RESULT_SCHEMA, alias="schema")
+    strategy: str
+    seed: int
+    run: str = Field(description="the run folder, relative to the file that holds this entry")
+    status: Status
+    error: str | None = Field(default=None, description="why the run failed")
+    trainable_parameters: int | None = None
+    total_parameters: int | None = None
+    train_seconds: float | None = None
+    evaluate_seconds: float | None = None
+    peak_memory_bytes: int | None = None
+    stored_bytes: int | None = Field(default=None, description="what must be kept to predict, without the base")
+    epochs: int | None = Field(default=None, description="epochs begun")
+    best_epoch: int | None = Field(default=None, description="the epoch whose weights were kept")
+    precision: str | None = Field(default=None, description="fp32 or bf16 in training; evaluation is in fp32")
+    metrics: dict[str, float] = Field(default_factory=dict)
+    intervals: dict[str, Interval] = Field(default_factory=dict)
+    collapsed: bool | None = None
+    collapse_reason: str | None = None
+    scores: Scores | None = Field(default=None, description="everything else about the test predictions")
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class Pair(Record):
+    """Paired evidence about two strategies on the same test rows; `difference` is accuracy of a minus b."""
+
+    a: str
+    b: str
+    difference: float
+    interval: Interval = Field(description="paired bootstrap 95 % interval over rows, and over seeds if several")
+    mcnemar_p: float = Field(description="exact McNemar; over several seeds twice the mean, at most 1")
+    holm_p: float = Field(description="mcnemar_p after Holm's correction over all pairs")
+
+
+class StrategySummary(Record):
+    """A strategy over its finished seeds."""
+
+    strategy: str
+    seeds: tuple[int, ...]
+    accuracy_mean: float
+    accuracy_sd: float | None = Field(description="standard deviation between seeds; null with one seed")
+    accuracy_interval: Interval = Field(description="95 %: bootstrap over test rows, and seeds if several")
+    f1_macro_mean: float
+    trainable_parameters: int
+    stored_bytes: int
+    train_seconds_mean: float
+    collapsed: bool
+    pareto: tuple[str, ...] = Field(
+        description="the costs (trainable_parameters, train_seconds, stored_bytes) at which none is better"
+    )
+
+
+class Verdict(Record):
+    """What to use, why, and what it costs to choose so."""
+
+    use: str | None = Field(description="a strategy, or null when none beats the majority baseline")
+    reason: str
+    ties: tuple[str, ...] = Field(description="strategies that cannot be told apart from the best one")
+
+
+class DataFacts(Record):
+    """What was learnt from and tested on."""
+
+    source: str
+    columns: dict[str, Any] = Field(description="text (or pair) and label as found or named")
+    labels: tuple[str, ...]
+    rows: dict[str, int] = Field(description="rows by split")
+    class_counts: dict[str, tuple[int, ...]] = Field(description="by split, in the order of labels")
+    hashes: dict[str, str] = Field(description="SHA-256 of texts and labels by split")
+    dropped_empty: int
+    leaked: int = Field(description="rows taken out of training because they stand in another split too")
+    duplicates: int = Field(description="training rows whose text stands in training more than once")
+    tokens: dict[str, float] = Field(description="training rows: mean, median, p95, max length in tokens, uncut")
+    length_histogram: tuple[tuple[int, int], ...] = Field(description="(lower edge in tokens, training rows)")
+    max_length: int
+    truncated_rows: float = Field(description="share of training rows that were cut")
+    truncated_tokens: float = Field(description="share of training tokens that were cut")
+    notes: tuple[str, ...] = Field(default=(), description="choices made for the user, one sentence each")
+
+
+class Comparison(Record):
+    """`comparison.json`."""
+
+    schema_: str = Field(default=COMPARISON_SCHEMA, alias="schema")
+    task: str
+    created: str = Field(description="UTC, ISO 8601")
+    config: dict[str, Any]
+    environment: dict[str, Any] = Field(description="versions and hardware")
+    data: DataFacts
+    baseline: dict[str, float]
+    results: tuple[RunResult, ...]
+    summaries: tuple[StrategySummary, ...] = Field(description="best accuracy first")
+    pairs: tuple[Pair, ...]
+    verdict: Verdict
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class EpochRecord(Record):
+    """One line of `metrics.jsonl`."""
+
+    epoch: int
+    step: int
+    learning_rate: float
+    train_loss: float
+    validation_loss: float
+    accuracy: float
+    f1_macro: float
+    mcc: float
+    seconds: float
+    best: bool
+
+
+class Mistake(Record):
+    """A test row that at least one strategy answers wrongly and with confidence."""
+
+    row: int
+    text: tuple[str, ...] = Field(description="one text, or two of a pair")
+    label: str
+    answers: dict[str, tuple[str, float]] = Field(description="by strategy: predicted label and its probability")
+
+
+def write_json(path: Path, record: BaseModel | dict[str, Any] | list[Any]) -> None:
+    """Write whole or not at all: a reader never meets half a file."""
+    if isinstance(record, BaseModel):
+        text = record.model_dump_json(by_alias=True, indent=2)
+    else:
+        text = json.dumps(record, indent=2, ensure_ascii=False)
+    partial = path.with_name(path.name + ".part")
+    partial.write_text(text + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def read_json(path: Path, kind: type[AnyRecord]) -> AnyRecord:
+    """Read a record back.
+
+    Raises:
+        RunError: the file is missing or is not such a record.
+    """
+    if not path.is_file():
+        raise RunError(f"There is no {path.name} in {path.parent}: is it the folder of a finished run?")
+    try:
+        return kind.model_validate_json(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        first = str(error).splitlines()[0]
+        raise RunError(f"{path} is damaged or of another version ({first}); run again with --overwrite.") from None

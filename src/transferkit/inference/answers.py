@@ -1,0 +1,169 @@
+"""Predictions as they are printed and written: for texts, for files, step by step."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+from transferkit.data.prediction_input import InputRow, iter_texts
+from transferkit.data.text_lines import FileOptions
+from transferkit.errors import DataError, RunError
+from transferkit.inference.predictor import Prediction, Predictor, Text
+from transferkit.inference.stages import Stages, explain
+
+LABEL_COLUMN = "predicted_label"
+
+
+def read_texts(texts: Sequence[str], standard_input: TextIO) -> list[Text]:
+    """The texts as given; a single `-` stands for the lines of standard input, a tab parting the two of a pair."""
+    if list(texts) != ["-"]:
+        return list(texts)
+    lines = [line.rstrip("\n") for line in standard_input]
+    rows: list[Text] = []
+    for line in lines:
+        first, tab, second = line.partition("\t")
+        rows.append((first, second) if tab else line)
+    if not rows:
+        raise DataError("Standard input is empty; write one text a line.")
+    return rows
+
+
+def predict_texts(run: Path, rows: Sequence[Text], *, as_json: bool, explained: bool) -> None:
+    """Print the answer for each of `rows`."""
+    from transferkit.api import load
+
+    predictor = load(run)
+    if explained:
+        stages = [explain(predictor, row) for row in rows]
+        answers = [_stages_as_json(one) for one in stages]
+        text = "\n\n".join(_stages_as_text(one) for one in stages)
+    else:
+        predictions = predictor(rows)
+        answers = [_as_json(row, one) for row, one in zip(rows, predictions, strict=True)]
+        text = "\n".join(_as_line(row, one) for row, one in zip(rows, predictions, strict=True))
+    print(json.dumps(answers[0] if len(answers) == 1 else answers, ensure_ascii=False) if as_json else text)
+
+
+def predict_file(
+    run: Path, source: Path, *, columns: Sequence[str], encoding: str | None, quoting: str, out: Path | None,
+    overwrite: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Write the rows of `source` with their predictions, a batch at a time, in the order of the file.
+
+    Raises:
+        RunError: `out` is there already and is not to be overwritten.
+        DataError: the file cannot be read, or a row has no text.
+    """
+    from transferkit.api import load
+
+    if out is not None and out.exists() and not overwrite:
+        raise RunError(f"{out} exists; choose another --out, or replace it with --overwrite.")
+    predictor = load(run)
+    trained_on = predictor.record.data.columns
+    batches = iter_texts(
+        source,
+        is_pair=predictor.record.is_pair,
+        named=columns,
+        usual=trained_on.get("pair") or [trained_on["text"]],
+        options=FileOptions(encoding, quoting),
+    )
+    write = _write_json_lines if as_json else _write_csv
+    with _output(out) as file:
+        write(file, _answered(predictor, batches))
+
+
+def _answered(
+    predictor: Predictor, batches: Iterator[list[InputRow]]
+) -> Iterator[tuple[dict[str, str], Prediction]]:
+    """Each row of the file with its prediction."""
+    for batch in batches:
+        texts: list[Text] = [row[0] if len(row) == 1 else (row[0], row[1]) for _, row in batch]
+        for (row, _), prediction in zip(batch, predictor(texts), strict=True):
+            yield row, prediction
+
+
+def _write_csv(file: TextIO, answered: Iterator[tuple[dict[str, str], Prediction]]) -> None:
+    """The columns of the file, then the label and the probability of every class."""
+    writer: csv.DictWriter[str] | None = None
+    for row, prediction in answered:
+        added = {LABEL_COLUMN: prediction.label}
+        added |= {f"probability_{label}": f"{p:.6f}" for label, p in prediction.probabilities.items()}
+        if writer is None:
+            writer = csv.DictWriter(file, [*row, *added])
+            writer.writeheader()
+        writer.writerow(row | added)
+
+
+def _write_json_lines(file: TextIO, answered: Iterator[tuple[dict[str, str], Prediction]]) -> None:
+    """One object a row: the columns of the file, the label, the probabilities."""
+    for row, prediction in answered:
+        answer = {**row, LABEL_COLUMN: prediction.label, "probabilities": prediction.probabilities}
+        file.write(json.dumps(answer, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def _output(out: Path | None) -> Iterator[TextIO]:
+    """Standard output, or a file that is whole or not there."""
+    if out is None:
+        yield sys.stdout
+        return
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(out.name + ".part")
+    try:
+        with partial.open("w", encoding="utf-8", newline="") as file:
+            yield file
+        partial.replace(out)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _as_json(row: Text, prediction: Prediction) -> dict[str, Any]:
+    return {"text": row, "label": prediction.label, "probabilities": prediction.probabilities}
+
+
+def _as_line(row: Text, prediction: Prediction) -> str:
+    """The label, the percentage of every class, the text."""
+    percentages = "  ".join(f"{label} {p:.1%}" for label, p in prediction.probabilities.items())
+    return f"{prediction.label}\t{percentages}\t{row if isinstance(row, str) else ' | '.join(row)}"
+
+
+def _stages_as_json(stages: Stages) -> dict[str, Any]:
+    return {
+        "text": stages.text if len(stages.text) > 1 else stages.text[0],
+        "tokens": stages.tokens,
+        "input_ids": stages.ids,
+        "token_type_ids": stages.types,
+        "logits": stages.logits,
+        "probabilities": stages.prediction.probabilities,
+        "label": stages.prediction.label,
+    }
+
+
+def _stages_as_text(stages: Stages) -> str:
+    """The stages one below the other, numbered as data passes through them."""
+    types = stages.types or ("",) * len(stages.ids)
+    width = max(len(token) for token in stages.tokens)
+    tokens = [
+        f"   {token:<{width}}  id {number:>6}" + (f"  type {kind}" if kind != "" else "")
+        for token, number, kind in zip(stages.tokens, stages.ids, types, strict=True)
+    ]
+    logits = [f"   {label}: {value:+.4f}" for label, value in stages.logits.items()]
+    softmax = [f"   {label}: {p:.2%}" for label, p in stages.prediction.probabilities.items()]
+    return "\n".join(
+        [
+            "1. text",
+            *(f"   {text}" for text in stages.text),
+            f"2. tokens ({len(stages.tokens)})",
+            *tokens,
+            "3. logits: what the model answers, one number a class",
+            *logits,
+            "4. softmax: exp(logit) / sum of exp(logits)",
+            *softmax,
+            f"5. label: {stages.prediction.label}",
+        ]
+    )

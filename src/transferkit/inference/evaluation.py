@@ -1,0 +1,31 @@
+"""The scores of a trained run on new labelled data."""
+
+from __future__ import annotations
+
+from transferkit.config import DataConfig
+from transferkit.data import workspace
+from transferkit.data.batching import FeatureTable
+from transferkit.data.preparation import read_labelled
+from transferkit.evaluation.metrics import score
+from transferkit.evaluation.results import Scores
+from transferkit.inference.predictor import BATCH_SIZE, Predictor
+from transferkit.training.loop import predict_logits
+from transferkit.training.tracking import Listener
+
+
+def evaluate(predictor: Predictor, data: DataConfig, listener: Listener) -> Scores:
+    """Score `predictor` on the rows of `data`: its test split if it has one, else all of it.
+
+    Raises:
+        DataError: the data cannot be read, or has labels that the run does not know.
+    """
+    rows, notes = read_labelled(data, predictor.labels, predictor.record.is_pair)
+    for note in notes:
+        listener.said(note)
+    listener.planned(len(rows))
+    listener.started(f"evaluate on {data.source}", len(rows))
+    features, _ = predictor.tokenizer.tokenize(rows, workspace.new_file())
+    table = FeatureTable.from_arrow(features.data.table, predictor.tokenizer.pad_token_id)
+    logits = predict_logits(predictor.model, table, BATCH_SIZE, listener)
+    assert table.labels is not None, "labelled rows have labels"
+    return score(table.labels, logits, predictor.labels)

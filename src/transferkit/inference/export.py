@@ -1,0 +1,52 @@
+"""A run in the formats of other libraries."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from transferkit import run_folder
+from transferkit.adaptation.adapters import merge
+from transferkit.adaptation.freezing import is_adapter
+from transferkit.adaptation.peft_format import export_peft
+from transferkit.errors import AdaptationError
+from transferkit.inference.predictor import Predictor
+
+
+def export_transformers(predictor: Predictor, folder: Path, overwrite: bool = False) -> None:
+    """Write a folder that `AutoModelForSequenceClassification` and `AutoTokenizer` load, with equal logits.
+
+    Adapters are merged into the weights, in `predictor` too.
+
+    Raises:
+        AdaptationError: the head is not the family's own, or the adapters cannot be merged.
+    """
+    if predictor.model.pooling != "model":
+        raise AdaptationError(
+            f"The head of this run is on {predictor.model.pooling} pooling, which AutoModelForSequenceClassification "
+            "does not have; train with --head-pooling model to export."
+        )
+    model = merge(predictor.model)
+    if any(is_adapter(module) for module in model.modules()):
+        raise AdaptationError("Adapters of the PEFT library are not merged here; train with lora to export.")
+    run_folder.make_folder(folder, overwrite)
+    predictor.model.network.save_pretrained(folder)
+    predictor.tokenizer.save(folder)
+
+
+def export_to_peft(predictor: Predictor, folder: Path, overwrite: bool = False) -> None:
+    """Write a folder that `PeftModel.from_pretrained` loads onto the base; a pooled head goes beside it.
+
+    Raises:
+        AdaptationError: the run was not adapted by `lora`.
+    """
+    from safetensors.torch import save_file
+
+    run_folder.check_free(folder, overwrite)
+    network, head = predictor.model.network, predictor.model.head
+    export_peft(network, folder, predictor.record.backbone.name)
+    if head is not None:
+        save_file(head.state_dict(), folder / run_folder.HEAD_FILE)
+    predictor.tokenizer.save(folder)
+
+
+FORMATS = {"transformers": export_transformers, "peft": export_to_peft}

@@ -1,0 +1,149 @@
+"""A run, loaded: text in, label and probabilities out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+import torch
+
+from transferkit import run_folder
+from transferkit.adaptation.capsule import attach
+from transferkit.config import BackboneConfig, TokenizationConfig
+from transferkit.data.batching import FeatureTable
+from transferkit.errors import DataError, RunError
+from transferkit.evaluation.metrics import log_probabilities
+from transferkit.models.backbones import TextClassifier, load_classifier
+from transferkit.models.hub import BackboneFiles, locate
+from transferkit.tokenization.pretrained import TextTokenizer
+from transferkit.training.loop import predict_logits
+from transferkit.training.tracking import Silent
+
+# One text, or the two of a pair.
+Text = str | tuple[str, str]
+BATCH_SIZE = 64
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The label, and the probability of every class in the order of the run's labels."""
+
+    label: str
+    probabilities: dict[str, float]
+
+    @classmethod
+    def of(cls, logits: np.ndarray, labels: Sequence[str]) -> Prediction:
+        """From the logits of one row, [classes]."""
+        probabilities = np.exp(log_probabilities(logits[np.newaxis]))[0]
+        return cls(
+            label=labels[int(probabilities.argmax())],
+            probabilities={name: float(p) for name, p in zip(labels, probabilities, strict=True)},
+        )
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A trained model with its tokenizer and its labels. Call it with a text, a pair, or a list of either."""
+
+    record: run_folder.RunRecord
+    tokenizer: TextTokenizer
+    model: TextClassifier
+
+    @classmethod
+    def load(cls, path: str | Path) -> Predictor:
+        """Load the run in the folder `path`, or the one that a comparison there recommends.
+
+        Raises:
+            RunError: there is no run that was trained to an end.
+            BackboneError: the run keeps a capsule only, and its base is not to be had.
+            AdaptationError: the base is not the one the capsule was made on.
+        """
+        folder = run_folder.resolve(path)
+        record = run_folder.read_record(folder)
+        if not (folder / "model").is_dir():
+            raise RunError(f"The run in {folder} stopped before it had a model; train it again with --overwrite.")
+        settings = TokenizationConfig(
+            max_length=record.tokenizer.max_length, truncation_side=record.tokenizer.truncation_side
+        )
+        tokenizer = TextTokenizer.load(folder / "tokenizer", settings, allowed_length=None)
+        # The random head that loading draws is overwritten; the caller's random numbers are left as they were.
+        with torch.random.fork_rng(devices=[]):
+            model = _load_model(folder, record, tokenizer)
+        return cls(record, tokenizer, model.eval())
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The classes in the order of the logits."""
+        return self.record.labels
+
+    @overload
+    def __call__(self, texts: Text) -> Prediction: ...
+
+    @overload
+    def __call__(self, texts: Sequence[Text]) -> list[Prediction]: ...
+
+    def __call__(self, texts: Text | Sequence[Text]) -> Prediction | list[Prediction]:
+        """Predict one text (or pair, as a tuple of two) or a list of them.
+
+        Raises:
+            DataError: a pair where the run was trained on single texts, or the other way round, or an empty text.
+        """
+        if isinstance(texts, (str, tuple)):
+            return self._predict([texts])[0]
+        return self._predict(texts)
+
+    def logits(self, rows: Sequence[tuple[str, ...]]) -> np.ndarray:
+        """Logits, float32 [rows, classes], in the order of `rows`."""
+        table = FeatureTable.from_arrow(self.tokenizer.encode_table(rows), self.tokenizer.pad_token_id)
+        return predict_logits(self.model, table, BATCH_SIZE, Silent())
+
+    def _predict(self, texts: Sequence[Text]) -> list[Prediction]:
+        rows = [self.as_row(text) for text in texts]
+        return [Prediction.of(row, self.labels) for row in self.logits(rows)] if rows else []
+
+    def as_row(self, text: Text) -> tuple[str, ...]:
+        """The texts of one row, checked against what the run was trained on."""
+        row = (text,) if isinstance(text, str) else tuple(text)
+        wanted = 2 if self.record.is_pair else 1
+        if len(row) != wanted or not all(isinstance(part, str) for part in row):
+            kinds = {1: "single texts", 2: "pairs of texts"}
+            raise DataError(f"The run was trained on {kinds[wanted]}, and {len(row)} came; give {wanted} for each row.")
+        if not all(part.strip() for part in row):
+            raise DataError("The text is empty; there is nothing to predict from.")
+        return row
+
+
+def _load_model(folder: Path, record: run_folder.RunRecord, tokenizer: TextTokenizer) -> TextClassifier:
+    backbone = BackboneConfig(
+        name=record.backbone.name,
+        head_pooling=record.backbone.pooling,
+        head_dropout=record.config.backbone.head_dropout,
+    )
+    if record.keeps_whole_model:
+        return _load_whole(folder, backbone, record, tokenizer)
+    model = load_classifier(_base_files(record), backbone, record.labels, tokenizer.pad_token_id)
+    attach(model, folder / "model" / run_folder.CAPSULE_FILE, model.fingerprint(), tokenizer.hash())
+    return model
+
+
+def _load_whole(
+    folder: Path, backbone: BackboneConfig, record: run_folder.RunRecord, tokenizer: TextTokenizer
+) -> TextClassifier:
+    from safetensors.torch import load_file
+
+    files = BackboneFiles(record.backbone.name, folder / "model")
+    model = load_classifier(files, backbone, record.labels, tokenizer.pad_token_id)
+    if model.head is not None:
+        model.head.load_state_dict(load_file(folder / "model" / run_folder.HEAD_FILE))
+    return model
+
+
+def _base_files(record: run_folder.RunRecord) -> BackboneFiles:
+    """The base by its name; a folder given as a relative path is looked up where it was at training."""
+    folder = Path(record.backbone.folder)
+    if record.backbone.revision is None and Path(record.backbone.name).name == folder.name and folder.is_dir():
+        return BackboneFiles(record.backbone.name, folder)
+    return locate(record.backbone.name, record.backbone.revision)

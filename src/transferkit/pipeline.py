@@ -1,0 +1,277 @@
+"""The path of one run, in order: data, tokens, backbone, adaptation, training, run folder, evaluation."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from transferkit import run_folder
+from transferkit.adaptation.base import AdaptationReport, Strategy
+from transferkit.adaptation.capsule import CapsuleInfo, save_capsule
+from transferkit.adaptation.strategies import make_strategy
+from transferkit.config import RunConfig, TrainingConfig, SharedConfig
+from transferkit.data import inspection, workspace
+from transferkit.data.batching import FeatureTable
+from transferkit.data.preparation import TextData, prepare
+from transferkit.environment import PeakMemory, describe
+from transferkit.evaluation.metrics import quick_metrics, score
+from transferkit.evaluation.results import DataFacts, RunResult, write_json
+from transferkit.models.backbones import TextClassifier, load_classifier, longest_input
+from transferkit.models.hub import BackboneFiles, locate
+from transferkit.tasks.classification import Classification
+from transferkit.tokenization.pretrained import TextTokenizer
+from transferkit.training.loop import Plan, fit, predict_logits
+from transferkit.training.precision import Precision, choose_precision
+from transferkit.training.tracking import Listener
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all runs on the same data and backbone share."""
+
+    data: TextData
+    files: BackboneFiles
+    tokenizer: TextTokenizer
+    tables: dict[str, FeatureTable]
+    facts: DataFacts
+    task: Classification
+    precision: Precision
+
+
+def prepare_job(config: SharedConfig, listener: Listener) -> Job:
+    """Read, split and tokenize the data and find the backbone, once for all runs."""
+    quiet_libraries()
+    files = locate(config.backbone.name)
+    tokenizer = TextTokenizer.load(files.folder, config.tokenization, longest_input(files))
+    listener.said(f"Backbone {files.name}; reading {config.data.source}.")
+    data = prepare(config.data)
+    tables, facts = _tokenize(data, tokenizer)
+    precision, reason = choose_precision(config.training.precision)
+    for note in (*facts.notes, reason):
+        listener.said(note)
+    return Job(data, files, tokenizer, tables, facts, _make_task(config.training, data, facts), precision)
+
+
+def rows_to_process(config: RunConfig, job: Job) -> int:
+    """How many rows a run puts through its model, for the estimate of the time left."""
+    rows = job.facts.rows
+    return _plan(config, job).epochs * (rows["train"] + rows["validation"]) + rows["test"]
+
+
+def run_one(config: RunConfig, job: Job, folder: Path, label: str, listener: Listener) -> RunResult:
+    """Train, save and score one strategy with one seed in the empty `folder`.
+
+    Returns:
+        the contents of its `results.json`, with the status `interrupted` when Ctrl-C ended the training.
+    """
+    listener.started(f"{label} (seed {config.seed})", rows_to_process(config, job))
+    strategy = make_strategy(config.strategy)
+    # The caller's own random numbers are left as they were.
+    with torch.random.fork_rng(devices=[]), PeakMemory() as memory:
+        torch.manual_seed(config.seed)
+        model = load_classifier(job.files, config.backbone, job.data.labels, job.tokenizer.pad_token_id)
+        fingerprint = model.fingerprint()
+        report = strategy.apply(model)
+        listener.said(f"{label}: {report}.")
+        _write_record(folder, config, job, label, strategy, model, fingerprint, report)
+        start = time.perf_counter()
+        outcome = fit(
+            model, job.task, job.tables["train"], job.tables["validation"], _plan(config, job),
+            measure=quick_metrics, folder=folder, listener=listener,
+        )  # fmt: skip
+        train_seconds = time.perf_counter() - start
+        _save_model(folder, model, strategy, config, job, fingerprint)
+        result = RunResult(
+            strategy=label,
+            seed=config.seed,
+            run=".",
+            status="interrupted" if outcome.interrupted else "finished",
+            trainable_parameters=report.trainable_parameters,
+            total_parameters=report.total_parameters,
+            train_seconds=train_seconds,
+            stored_bytes=run_folder.stored_bytes(folder),
+            epochs=len(outcome.epochs),
+            best_epoch=outcome.best_epoch,
+            precision=job.precision,
+        )
+        if not outcome.interrupted:
+            result = _with_scores(result, model, job, folder, config, listener)
+    result = result.model_copy(update={"peak_memory_bytes": memory.bytes})
+    write_json(folder / run_folder.RESULT_FILE, result)
+    return result
+
+
+def quiet_libraries() -> None:
+    """Keep the libraries' own bars and advice out of our output; errors still reach us as exceptions."""
+    import datasets
+    import huggingface_hub.utils
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    huggingface_hub.utils.disable_progress_bars()
+
+
+def _tokenize(data: TextData, tokenizer: TextTokenizer) -> tuple[dict[str, FeatureTable], DataFacts]:
+    tables, lengths = {}, {}
+    for split, rows in data.splits.items():
+        tokenized, lengths[split] = tokenizer.tokenize(rows, workspace.new_file())
+        tables[split] = FeatureTable.from_arrow(tokenized.data.table, tokenizer.pad_token_id)
+    return tables, _facts(data, tokenizer, lengths["train"])
+
+
+def _facts(data: TextData, tokenizer: TextTokenizer, lengths: np.ndarray) -> DataFacts:
+    cut = inspection.Lengths.of(lengths, tokenizer.max_length)
+    notes = [*data.notes, *tokenizer.notes]
+    if cut.truncated_rows:
+        notes.append(
+            f"{cut.truncated_rows:.1%} of the training rows are longer than {tokenizer.max_length} tokens and lose "
+            f"{cut.truncated_tokens:.1%} of all tokens; --max-length changes it."
+        )
+    return DataFacts(
+        source=data.source,
+        columns=data.columns,
+        labels=data.labels,
+        rows={split: len(rows) for split, rows in data.splits.items()},
+        class_counts={s: inspection.class_counts(rows, len(data.labels)) for s, rows in data.splits.items()},
+        hashes={split: inspection.content_hash(rows) for split, rows in data.splits.items()},
+        dropped_empty=data.dropped_empty,
+        leaked=data.leaked,
+        duplicates=inspection.duplicate_rows(data.splits["train"]),
+        tokens=cut.statistics,
+        length_histogram=cut.histogram,
+        max_length=tokenizer.max_length,
+        truncated_rows=cut.truncated_rows,
+        truncated_tokens=cut.truncated_tokens,
+        notes=tuple(notes),
+    )
+
+
+def _make_task(training: TrainingConfig, data: TextData, facts: DataFacts) -> Classification:
+    if training.class_weights == "balanced":
+        counts = np.array(facts.class_counts["train"])
+        return Classification.balanced(data.labels, counts, training.label_smoothing)
+    return Classification(data.labels, label_smoothing=training.label_smoothing)
+
+
+def _plan(config: RunConfig, job: Job) -> Plan:
+    """Resolve the defaults: what the strategy's options say, else what `training` says, else the strategy's own."""
+    strategy, training = make_strategy(config.strategy), config.training
+
+    def resolved(name: str) -> float:
+        asked = getattr(training, name)
+        own = getattr(strategy, name)
+        return own if name in config.strategy.options or asked is None else asked  # type: ignore[no-any-return]
+
+    return Plan(
+        epochs=int(resolved("epochs")),
+        learning_rate=resolved("learning_rate"),
+        warmup_ratio=resolved("warmup_ratio"),
+        batch_size=training.batch_size,
+        accumulation=training.accumulation,
+        eval_batch_size=training.eval_batch_size,
+        weight_decay=training.weight_decay,
+        schedule=training.schedule,
+        clip_norm=training.clip_norm,
+        best_metric=training.best_metric,
+        early_stopping=training.early_stopping,
+        precision=job.precision,
+        frozen_dropout=training.frozen_dropout,
+        seed=config.seed,
+    )
+
+
+def _write_record(
+    folder: Path, config: RunConfig, job: Job, label: str, strategy: Strategy, model: TextClassifier,
+    fingerprint: str, report: AdaptationReport,
+) -> None:  # fmt: skip
+    job.tokenizer.save(folder / "tokenizer")
+    write_json(folder / run_folder.LABELS_FILE, list(job.data.labels))
+    record = run_folder.RunRecord(
+        created=run_folder.now(),
+        label=label,
+        config=config,
+        task=job.task.name,
+        labels=job.data.labels,
+        is_pair="pair" in job.data.columns,
+        keeps_whole_model=strategy.keeps_whole_model,
+        backbone=run_folder.BackboneRecord(
+            name=job.files.name,
+            folder=str(job.files.folder.resolve()),
+            revision=job.files.revision,
+            fingerprint=fingerprint,
+            pooling=model.pooling,
+        ),
+        tokenizer=run_folder.TokenizerRecord(
+            hash=job.tokenizer.hash(),
+            max_length=job.tokenizer.max_length,
+            truncation_side=config.tokenization.truncation_side,
+        ),
+        precision=job.precision,
+        trainable_names=report.trainable_names,
+        data=job.facts,
+        environment=describe(),
+    )
+    write_json(folder / run_folder.RUN_FILE, record)
+
+
+def _save_model(
+    folder: Path, model: TextClassifier, strategy: Strategy, config: RunConfig, job: Job, fingerprint: str
+) -> None:
+    """Write `model/`; then the checkpoint, which holds the same weights, can go."""
+    target = folder / "model"
+    target.mkdir()
+    if strategy.keeps_whole_model:
+        save_whole(target, model)
+    else:
+        info = CapsuleInfo(
+            strategy=config.strategy,
+            task=job.task.name,
+            labels=job.data.labels,
+            backbone=job.files.name,
+            base_fingerprint=fingerprint,
+            tokenizer_hash=job.tokenizer.hash(),
+            pooling=model.pooling,
+        )
+        save_capsule(target / run_folder.CAPSULE_FILE, model, info)
+    checkpoints = folder / "checkpoints"
+    if checkpoints.is_dir():
+        for file in checkpoints.iterdir():
+            file.unlink()
+        checkpoints.rmdir()
+
+
+def save_whole(target: Path, model: TextClassifier) -> None:
+    """Write the network as transformers does, and a pooled head beside it."""
+    from safetensors.torch import save_file
+
+    model.network.save_pretrained(target)
+    if model.head is not None:
+        save_file(model.head.state_dict(), target / run_folder.HEAD_FILE)
+
+
+def _with_scores(
+    result: RunResult, model: TextClassifier, job: Job, folder: Path, config: RunConfig, listener: Listener
+) -> RunResult:
+    table = job.tables["test"]
+    start = time.perf_counter()
+    logits = predict_logits(model, table, config.training.eval_batch_size, listener)
+    seconds = time.perf_counter() - start
+    assert table.labels is not None, "test rows have labels"
+    run_folder.write_predictions(folder, table.labels, logits)
+    scores = score(table.labels, logits, job.data.labels)
+    return result.model_copy(
+        update={
+            "evaluate_seconds": seconds,
+            "metrics": scores.metrics,
+            "intervals": scores.intervals,
+            "collapsed": scores.collapsed,
+            "collapse_reason": scores.collapse_reason,
+            "scores": scores,
+        }
+    )

@@ -1,0 +1,139 @@
+"""Numbers as the page writes them. A value that was not recorded is a dash."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from transferkit.evaluation.results import Interval
+
+MISSING = "\u2013"
+# Between a number and its unit, so that a line never breaks there.
+_GAP = "\u00a0"
+_TIMES = "\u00d7"
+_MINUS = "\u2212"
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """0.8134 as '81.3 %'."""
+    return MISSING if share is None else f"{100 * share:.{digits}f}{_GAP}%"
+
+
+def small_share(share: float | None) -> str:
+    """A share that may be tiny or whole: '2.54 %', '< 0.01 %', '100 %'."""
+    if share is not None and 0 < share < 0.00005:
+        return f"< 0.01{_GAP}%"
+    return percent(share, 0 if share == 1 else 2)
+
+
+def percent_interval(interval: Interval | None) -> str:
+    """(0.793, 0.832) in percent, joined by a dash."""
+    return MISSING if interval is None else f"{100 * interval[0]:.1f} {MISSING} {100 * interval[1]:.1f}"
+
+
+def points(difference: float | None) -> str:
+    """A difference of shares in signed percentage points: 0.013 as '+1.3'."""
+    return MISSING if difference is None else signed(f"{100 * difference:+.1f}")
+
+
+def points_interval(interval: Interval) -> str:
+    """The interval of a difference: (-0.004, 0.021) as '-0.4 to +2.1' with a true minus sign."""
+    return f"{points(interval[0])} to {points(interval[1])}"
+
+
+def score(value: float | None) -> str:
+    """A score that is not a share, such as MCC or a loss."""
+    return MISSING if value is None else signed(f"{value:.3f}")
+
+
+def p_value(value: float) -> str:
+    """A p value, never written as zero."""
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def count(value: float | None) -> str:
+    """592130 as '592,130'; a mean that is not whole keeps one decimal."""
+    if value is None:
+        return MISSING
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.1f}"
+
+
+def short_count(value: float) -> str:
+    """592130 as '592K', for axes."""
+    for unit, factor in (("G", 1e9), ("M", 1e6), ("K", 1e3)):
+        if value >= factor:
+            return f"{three_figures(value / factor)}{unit}"
+    return three_figures(value)
+
+
+def three_figures(value: float) -> str:
+    """Three significant figures, and no digit of a larger number hidden: '0.0522', '8.32', '32,857'."""
+    return f"{value:,.0f}" if value >= 99.95 else f"{value:.3g}"
+
+
+def size(value: float | None) -> str:
+    """Bytes in decimal units: 2370000 as '2.37 MB'."""
+    if value is None:
+        return MISSING
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if value >= factor:
+            return f"{three_figures(value / factor)}{_GAP}{unit}"
+    return f"{value:.0f}{_GAP}B"
+
+
+def seconds(value: float | None) -> str:
+    """A duration: '4.2 s', '203 s', '12 min 5 s', '2 h 10 min'."""
+    if value is None:
+        return MISSING
+    if value < 600:
+        return f"{three_figures(value)}{_GAP}s"
+    minutes, rest = divmod(round(value), 60)
+    if minutes < 60:
+        return f"{minutes}{_GAP}min {rest}{_GAP}s"
+    return f"{minutes // 60}{_GAP}h {minutes % 60}{_GAP}min"
+
+
+def ratio(value: float | None) -> str:
+    """How many times as much: 38 times, 0.69 times, '1/38'; 'the same' within half a percent."""
+    if value is None:
+        return MISSING
+    if abs(value - 1) < 0.005:
+        return "the same"
+    if 0 < value < 0.1:
+        return f"1/{1 / value:,.0f}"
+    return (f"{value:,.0f}" if value >= 10 else f"{value:.2g}") + _TIMES
+
+
+def moment(iso: str) -> str:
+    """'2025-03-14T09:26:53Z' as '2025-03-14 09:26 UTC'."""
+    return datetime.fromisoformat(iso).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def clip(text: str, most: int) -> str:
+    """One printable line of at most `most` characters; what is cut shows as an ellipsis."""
+    line = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+    return line if len(line) <= most else line[: most - 1].rstrip() + "…"
+
+
+def listing(names: list[str] | tuple[str, ...]) -> str:
+    """'a', 'a and b', 'a, b and c'."""
+    *head, last = names or [""]
+    return f"{', '.join(head)} and {last}" if head else last
+
+
+def plain(value: Any) -> str:
+    """A setting as a reader would type it; nothing is a dash."""
+    if value is None or value == [] or value == {}:
+        return MISSING
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(plain(item) for item in value)
+    return str(value)
+
+
+def signed(text: str) -> str:
+    """A number with a true minus sign, and no sign on a zero."""
+    if not text.strip("+-0."):
+        return text.lstrip("+-")
+    return text.replace("-", _MINUS)

@@ -1,0 +1,183 @@
+"""The page: typed results in, one self-contained HTML file out. Same input, same bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from transferkit.evaluation.results import Comparison, EpochRecord, Mistake
+from transferkit.report import figures, formatting, palette, tables
+from transferkit.report.svg import Picture
+from transferkit.report.views import StrategyView, gather
+
+_TEMPLATES = Path(__file__).parent / "templates"
+_COSTS = (
+    ("trainable_parameters", "Accuracy against trainable parameters", "parameters"),
+    ("train_seconds", "Accuracy against training time", "seconds"),
+    ("stored_bytes", "Accuracy against stored size", "bytes"),
+)
+_FILTERS = (
+    "percent",
+    "percent_interval",
+    "small_share",
+    "points",
+    "points_interval",
+    "score",
+    "p_value",
+    "count",
+    "three_figures",
+    "size",
+    "seconds",
+    "ratio",
+    "moment",
+    "listing",
+    "plain",
+)
+
+History = dict[tuple[str, int], list[EpochRecord]]
+Panel = tuple[StrategyView, Picture]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page: its anchor, which also names its template, and its heading."""
+
+    anchor: str
+    title: str
+
+    @property
+    def template(self) -> str:
+        """The file that draws it."""
+        return f"{self.anchor}.html.jinja"
+
+
+def render(comparison: Comparison, histories: History, mistakes: list[Mistake]) -> str:
+    """The report as one HTML document that loads nothing.
+
+    Args:
+        comparison: of any number of strategies and seeds; a single run is a comparison with one result.
+        histories: the epochs of each (strategy, seed); a run without any is left out of the learning curves.
+        mistakes: in the order in which they are to be listed.
+    """
+    strategies = gather(comparison)
+    scored = [strategy for strategy in strategies if strategy.accuracy is not None]
+    baseline = comparison.baseline.get("accuracy")
+    chosen = _chosen(comparison, strategies)
+    sound = [strategy for strategy in scored if not strategy.collapsed]
+    alternatives = tables.alternatives(comparison, sound)
+    efficiency = tables.efficiency(sound, baseline)
+    learning = _learning(strategies, histories, baseline)
+    context = {
+        "comparison": comparison,
+        "strategies": strategies,
+        "scored": scored,
+        "sound": sound,
+        "chosen": chosen,
+        "several": len(strategies) > 1,
+        "many_seeds": any(len(strategy.scored) > 1 for strategy in scored),
+        "positive": tables.positive_label(scored),
+        "alternatives": alternatives,
+        "efficiency": efficiency,
+        "evidence": _evidence_pictures(scored, chosen, alternatives, baseline),
+        "costs": _cost_pictures(sound),
+        "efficiency_picture": figures.efficiency(efficiency) if len(efficiency) > 1 else None,
+        "learning": learning,
+        "lengths": figures.lengths(comparison.data) if comparison.data.length_histogram else None,
+        "mistakes": mistakes,
+        "sections": _sections(comparison, scored, sound, learning, mistakes),
+    }
+    return _environment().get_template("report.html.jinja").render(context)
+
+
+def write(path: Path, html: str) -> None:
+    """Write whole or not at all: a reader never meets half a page."""
+    partial = path.with_name(path.name + ".part")
+    partial.write_bytes(html.encode("utf-8"))
+    partial.replace(path)
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {name: getattr(formatting, name) for name in _FILTERS}
+    environment.globals |= {"tables": tables, "palette": palette, "metric": _metric}
+    return environment
+
+
+def _metric(name: str, value: float | None) -> str:
+    """A metric in its own unit."""
+    return formatting.score(value) if name in tables.PLAIN_METRICS else formatting.percent(value)
+
+
+def _chosen(comparison: Comparison, strategies: Sequence[StrategyView]) -> StrategyView | None:
+    """The strategy whose figures stand beside the verdict: the recommended one, or the only one."""
+    if len(strategies) == 1:
+        return strategies[0]
+    return next((strategy for strategy in strategies if strategy.name == comparison.verdict.use), None)
+
+
+def _evidence_pictures(
+    scored: Sequence[StrategyView],
+    chosen: StrategyView | None,
+    alternatives: Sequence[tables.Alternative],
+    baseline: float | None,
+) -> list[Picture]:
+    pictures = [figures.accuracy(scored, baseline)] if len(scored) > 1 else []
+    if chosen is not None and alternatives:
+        pictures.append(figures.differences(chosen, alternatives))
+    return pictures
+
+
+def _cost_pictures(scored: Sequence[StrategyView]) -> list[Picture]:
+    """Pareto plots of the costs that at least two strategies have on record."""
+    return [
+        figures.pareto(scored, cost, title, unit)
+        for cost, title, unit in _COSTS
+        if sum(bool(strategy.cost(cost)) for strategy in scored) > 1
+    ]
+
+
+def _learning(strategies: Sequence[StrategyView], histories: History, baseline: float | None) -> list[Panel]:
+    """A panel of learning curves for each strategy that has any."""
+    known = {key: records for key, records in histories.items() if records}
+    limits = figures.common_limits(known.values(), baseline) if known else None
+    panels = []
+    for index, strategy in enumerate(strategies):
+        seeds = {run.seed: known[key] for run in strategy.runs if (key := (run.strategy, run.seed)) in known}
+        if seeds and limits:
+            panels.append((strategy, figures.learning(strategy, index, seeds, limits, baseline)))
+    return panels
+
+
+def _sections(
+    comparison: Comparison,
+    scored: Sequence[StrategyView],
+    sound: Sequence[StrategyView],
+    learning: Sequence[Panel],
+    mistakes: Sequence[Mistake],
+) -> list[Section]:
+    """The sections that have something to say, in the order of the page."""
+    several = len({result.strategy for result in comparison.results}) > 1
+    detailed = any(strategy.detailed for strategy in scored)
+    candidates = (
+        (True, Section("verdict", "Verdict" if several else "Result")),
+        (bool(scored), Section("scores", "Comparison" if several else "Scores")),
+        (bool(comparison.pairs), Section("evidence", "Pairwise evidence")),
+        (len(sound) > 1, Section("costs", "What accuracy costs")),
+        (bool(learning), Section("learning", "Learning curves")),
+        (detailed, Section("classes", "Classes")),
+        (True, Section("data", "Data")),
+        (bool(mistakes), Section("mistakes", "Confident mistakes")),
+        (True, Section("setup", "Configuration and environment")),
+    )
+    return [section for present, section in candidates if present]

@@ -1,0 +1,115 @@
+"""Settings from a recipe, from options and from --set, put together into one configuration."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from transferkit.config import (
+    CompareConfig,
+    RunConfig,
+    StrategySpec,
+    assign,
+    build,
+    parse_assignment,
+    read_recipe,
+)
+from transferkit.errors import ConfigError, did_you_mean
+
+
+def compare_config(recipe: Path | None, options: Mapping[str, Any], assignments: Sequence[str]) -> CompareConfig:
+    """The configuration of a comparison; --set goes over options, and options over the recipe.
+
+    Args:
+        recipe: a YAML file, or None.
+        options: values by dotted path, such as `data.source`; None where the user gave none.
+        assignments: texts of the form section.field=value.
+
+    Raises:
+        ConfigError: a setting is unknown, has a value out of range, or has no effect.
+    """
+    where = str(recipe) if recipe is not None else "settings"
+    settings = read_recipe(recipe) if recipe is not None else {}
+    for path, value in options.items():
+        if value is not None:
+            assign(settings, path.split("."), value)
+    specs = _specs(settings, where)
+    for text in assignments:
+        keys, value = parse_assignment(text)
+        if keys[0] in CompareConfig.model_fields:
+            assign(settings, keys, value)
+        else:
+            specs = _with_option(specs, keys, value)
+    config = build(CompareConfig, settings | {"strategies": specs}, where)
+    _refuse_idle(config)
+    return config
+
+
+def run_config(recipe: Path | None, options: Mapping[str, Any], assignments: Sequence[str]) -> RunConfig:
+    """The configuration of one run: of a comparison, with one strategy and one seed.
+
+    Raises:
+        ConfigError: as for `compare_config`, or the recipe compares several strategies and none is named.
+    """
+    if recipe is None and options.get("strategies") is None:
+        options = dict(options) | {"strategies": [RunConfig.model_fields["strategy"].default]}
+    config = compare_config(recipe, options, assignments)
+    if len(config.strategies) > 1:
+        raise ConfigError(f"{recipe} compares {', '.join(config.labels())}; name one of them with --strategy.")
+    (_, run), *_ = config.runs()
+    return run
+
+
+def _specs(settings: dict[str, Any], where: str) -> list[StrategySpec]:
+    """The strategies of the settings; on the command line a name stands for the recipe's options of that name."""
+    listed = settings.pop("strategies", None)
+    if listed is None:
+        return list(CompareConfig.model_fields["strategies"].default)
+    if not isinstance(listed, list):
+        raise ConfigError(f"{where}: strategies is {listed!r}; write a list.")
+    return [build(StrategySpec, spec, where) for spec in listed]
+
+
+def _with_option(specs: Sequence[StrategySpec], keys: Sequence[str], value: Any) -> list[StrategySpec]:
+    """The strategies with the option `keys` = (strategy name, option) set to `value` where the name is theirs."""
+    name, *option = keys
+    names = [spec.name for spec in specs]
+    if name not in names or len(option) != 1:
+        known = [*CompareConfig.model_fields, *names]
+        raise ConfigError(f"--set {'.'.join(keys)}: {name!r} is no section and no strategy here.{did_you_mean(name, known)}")
+    return [
+        spec.model_copy(update={"options": spec.options | {option[0]: value}}) if spec.name == name else spec
+        for spec in specs
+    ]
+
+
+def _refuse_idle(config: CompareConfig) -> None:
+    """A setting that nothing reads is a mistake of the user's, not a silence of ours."""
+    for name in ("epochs", "learning_rate", "warmup_ratio"):
+        overridden = all(name in spec.options for spec in config.strategies)
+        if overridden and getattr(config.training, name) is not None:
+            raise ConfigError(f"training.{name} has no effect: every strategy sets its own {name}.")
+    if config.backbone.head_pooling == "model" and "head_dropout" in config.backbone.model_fields_set:
+        raise ConfigError("backbone.head_dropout has no effect with --head-pooling model: that head has its own.")
+
+
+def split_list(text: str) -> list[str]:
+    """`lora(rank=4,alpha=8),full` at the commas outside brackets."""
+    return [part.strip() for part in re.split(r",(?![^(]*\))", text) if part.strip()]
+
+
+def parse_strategy(text: str) -> StrategySpec:
+    """`lora` or `lora(rank=4,targets=query+value)` as a specification."""
+    matched = re.fullmatch(r"([^()\s]+)(?:\((.*)\))?", text.strip())
+    if matched is None:
+        raise ConfigError(f"{text!r} is not a strategy; write a name, or a name with options like lora(rank=4).")
+    name, inside = matched.groups()
+    options: dict[str, Any] = {}
+    for part in split_list(inside or ""):
+        (key, *more), value = parse_assignment(part)
+        if more:
+            raise ConfigError(f"{text!r}: {part!r} is not an option; write key=value.")
+        options[key] = value.split("+") if isinstance(value, str) and "+" in value else value
+    return StrategySpec(name=name, options=options)

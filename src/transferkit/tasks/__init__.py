@@ -1,0 +1,1 @@
+"""What is learnt: how a batch becomes a loss."""

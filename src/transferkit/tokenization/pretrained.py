@@ -1,0 +1,166 @@
+"""The backbone's own tokenizer, over whole data sets and over single texts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from transferkit.config import TokenizationConfig
+from transferkit.errors import BackboneError, ConfigError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+DEFAULT_MAX_LENGTH = 256
+
+
+@dataclass(frozen=True)
+class TextTokenizer:
+    """A pretrained tokenizer with the length and the side of truncation that a run uses."""
+
+    backend: Any
+    max_length: int
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def load(cls, folder: Path, config: TokenizationConfig, allowed_length: int | None) -> TextTokenizer:
+        """Load from `folder`; `allowed_length` is the longest input the backbone takes, None if unbounded.
+
+        Raises:
+            BackboneError: the folder holds no tokenizer that can be read without running code.
+            ConfigError: max_length is more than the backbone allows.
+        """
+        from transformers import AutoTokenizer
+
+        try:
+            backend = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        except Exception as error:  # the library raises many kinds for a missing or broken file
+            reason = " ".join(str(error).split())[:200]
+            raise BackboneError(
+                f"{folder} has no tokenizer that can be loaded ({reason}); save one there with save_pretrained."
+            ) from None
+        notes = []
+        if backend.pad_token_id is None:
+            stand_in = backend.eos_token or backend.unk_token
+            if stand_in is None:
+                raise BackboneError(f"The tokenizer in {folder} has no token that could pad: give it a pad token.")
+            backend.pad_token = stand_in
+            notes.append(f"The tokenizer has no padding token; {stand_in!r} pads and is masked out.")
+        backend.truncation_side = config.truncation_side
+        max_length = _max_length(config.max_length, _smaller(backend.model_max_length, allowed_length))
+        return cls(backend, max_length, tuple(notes))
+
+    @property
+    def pad_token_id(self) -> int:
+        """The id that fills the end of shorter rows."""
+        return int(self.backend.pad_token_id)
+
+    @property
+    def uses_token_types(self) -> bool:
+        """Whether the backbone tells the two texts of a pair apart by `token_type_ids`."""
+        return "token_type_ids" in self.backend.model_input_names
+
+    def hash(self) -> str:
+        """SHA-256 of all that decides how text becomes ids: equal hashes give equal ids."""
+        if getattr(self.backend, "backend_tokenizer", None) is not None:
+            state = json.loads(self.backend.backend_tokenizer.to_str())
+            # Truncation and padding are settings of a call, not of the vocabulary.
+            state.pop("truncation", None)
+            state.pop("padding", None)
+        else:
+            state = {"vocabulary": self.backend.get_vocab(), "class": type(self.backend).__name__}
+        return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
+
+    def encode(self, texts: Sequence[Sequence[str]]) -> tuple[dict[str, list[list[int]]], np.ndarray]:
+        """Tokenize rows of one text or two, cut to `max_length` ids each.
+
+        Returns:
+            the columns `input_ids` and, where used, `token_type_ids`; and the uncut lengths, int [rows].
+        """
+        rows = [tuple(row) for row in texts]
+        encoded = self._encode(rows, truncation=False)
+        lengths = np.array([len(ids) for ids in encoded["input_ids"]], dtype=np.int64)
+        long = np.flatnonzero(lengths > self.max_length)
+        if len(long):
+            cut = self._encode([rows[i] for i in long], truncation=True)
+            for name, column in encoded.items():
+                for position, row in enumerate(long):
+                    column[row] = cut[name][position]
+        return encoded, lengths
+
+    def _encode(self, rows: list[tuple[str, ...]], truncation: bool) -> dict[str, list[list[int]]]:
+        columns = [list(column) for column in zip(*rows, strict=True)]
+        encoded = self.backend(
+            *columns,
+            truncation="longest_first" if truncation else False,
+            max_length=self.max_length if truncation else None,
+            return_attention_mask=False,
+            return_token_type_ids=self.uses_token_types,
+            verbose=False,
+        )
+        return {name: encoded[name] for name in ("input_ids", "token_type_ids") if name in encoded}
+
+    def tokenize(
+        self, rows: Dataset, path: Path, progress: Callable[[int], None] = lambda _: None
+    ) -> tuple[Dataset, np.ndarray]:
+        """Tokenize a data set with the columns text, text_pair (for pairs) and label into the Arrow file `path`.
+
+        Returns:
+            the memory-mapped data set of features, and the uncut lengths, int [rows].
+        """
+        from datasets import Features, List, Value
+
+        texts = [name for name in ("text", "text_pair") if name in rows.column_names]
+        uncut: list[np.ndarray] = []
+
+        def encode(batch: dict[str, list[str]]) -> dict[str, list[list[int]]]:
+            encoded, lengths = self.encode(list(zip(*(batch[name] for name in texts), strict=True)))
+            uncut.append(lengths)
+            progress(len(lengths))
+            return encoded
+
+        features = {"input_ids": List(Value("int32"))}
+        if self.uses_token_types:
+            features["token_type_ids"] = List(Value("int32"))
+        if "label" in rows.column_names:
+            features["label"] = Value("int64")
+        tokenized = rows.map(
+            encode,
+            batched=True,
+            remove_columns=texts,
+            features=Features(features),
+            cache_file_name=str(path),
+            load_from_cache_file=False,
+            new_fingerprint=path.stem,
+        )
+        return tokenized, np.concatenate(uncut)
+
+    def encode_table(self, texts: Sequence[Sequence[str]]) -> pa.Table:
+        """The features of a few rows, in memory."""
+        encoded, _ = self.encode(texts)
+        return pa.table({name: pa.array(column, pa.list_(pa.int32())) for name, column in encoded.items()})
+
+    def save(self, folder: Path) -> None:
+        """Write the tokenizer's own files."""
+        self.backend.save_pretrained(folder)
+
+
+def _smaller(model_max_length: int, allowed_length: int | None) -> int | None:
+    # transformers stands a huge number for "unbounded".
+    known = [length for length in (model_max_length, allowed_length) if length is not None and length < 10**9]
+    return min(known, default=None)
+
+
+def _max_length(asked: int | None, allowed: int | None) -> int:
+    if asked is None:
+        return min(DEFAULT_MAX_LENGTH, allowed or DEFAULT_MAX_LENGTH)
+    if allowed is not None and asked > allowed:
+        raise ConfigError(f"--max-length {asked} is more than the {allowed} tokens that the backbone allows.")
+    return asked

@@ -1,0 +1,46 @@
+"""Numbers as a reader meets them."""
+
+from __future__ import annotations
+
+import pytest
+
+from transferkit.report import formatting
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        (formatting.percent(0.8134), "81.3 %"),
+        (formatting.percent(None), "\u2013"),
+        (formatting.small_share(770 / 22_713_986), "< 0.01 %"),
+        (formatting.small_share(1.0), "100 %"),
+        (formatting.small_share(0.0254), "2.54 %"),
+        (formatting.percent_interval((0.793, 0.832)), "79.3 \u2013 83.2"),
+        (formatting.points(-0.0131), "\u22121.3"),
+        (formatting.points(-0.0001), "0.0"),
+        (formatting.points_interval((-0.004, 0.021)), "\u22120.4 to +2.1"),
+        (formatting.score(-0.0123), "\u22120.012"),
+        (formatting.p_value(0.00001), "< 0.001"),
+        (formatting.count(592_130), "592,130"),
+        (formatting.count(151.5), "151.5"),
+        (formatting.short_count(22_713_986), "22.7M"),
+        (formatting.three_figures(32_857.1), "32,857"),
+        (formatting.three_figures(0.05221), "0.0522"),
+        (formatting.size(2_370_000), "2.37 MB"),
+        (formatting.size(999_960), "1,000 kB"),
+        (formatting.size(12), "12 B"),
+        (formatting.seconds(4.214), "4.21 s"),
+        (formatting.seconds(725), "12 min 5 s"),
+        (formatting.seconds(7800), "2 h 10 min"),
+        (formatting.ratio(38.36), "38\u00d7"),
+        (formatting.ratio(0.686), "0.69\u00d7"),
+        (formatting.ratio(1 / 38.36), "1/38"),
+        (formatting.ratio(1.001), "the same"),
+        (formatting.moment("2025-03-14T09:26:53+00:00"), "2025-03-14 09:26 UTC"),
+        (formatting.clip("a\tlong \x00 name\n", 8), "a long\u2026"),
+        (formatting.listing(["a", "b", "c"]), "a, b and c"),
+        (formatting.plain([True, None, 3]), "yes, \u2013, 3"),
+    ],
+)
+def test_written(written: str, expected: str) -> None:
+    assert written.replace("\u00a0", " ") == expected

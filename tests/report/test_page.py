@@ -1,0 +1,284 @@
+"""What a reader finds on the page, and what must never be on it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from transferkit.evaluation.results import Comparison, Mistake
+from transferkit.report import page
+
+from . import samples
+
+VOID = {"meta", "link", "br", "hr", "img", "input"}
+
+
+class Reader(HTMLParser):
+    """The elements and the text of a page; a tag that closes what was not open is an error."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.words: list[str] = []
+        self._open: list[str] = []
+        self.feed(html)
+        self.close()
+        assert not self._open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {key: value or "" for key, value in attrs}))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {key: value or "" for key, value in attrs}))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "p" and self._open[-1] != "p":
+            raise AssertionError("a paragraph is closed twice")
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self._open and self._open[-1] not in ("script", "style"):
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+    def all(self, tag: str) -> list[dict[str, str]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def render(comparison: Comparison, mistakes: list[Mistake] | None = None) -> str:
+    results = list(comparison.results)
+    if mistakes is None:
+        scored = list(dict.fromkeys(result.strategy for result in results if result.metrics))
+        mistakes = samples.mistakes(scored, comparison.data.labels) if scored else []
+    return page.render(comparison, samples.histories(results), mistakes)
+
+
+def seeds_of_two_classes() -> Comparison:
+    return samples.compare([samples.run(name, seed) for seed in (0, 1) for name in samples.STRATEGIES])
+
+
+def ten_classes_with_trouble() -> Comparison:
+    labels = samples.TEN_CLASSES
+    runs = [samples.run(name, 0, labels, collapsed=name == "scratch") for name in samples.STRATEGIES]
+    return samples.compare([*runs, samples.failed("peft:ia3", "No module <ffn> matches.")], labels)
+
+
+def hostile() -> Comparison:
+    labels = (samples.HOSTILE, 'b"<i>')
+    names = ("lora(rank=4)", samples.HOSTILE, "感情 \x0b $x$")
+    return samples.compare([samples.run(name, 0, labels) for name in names], labels)
+
+
+def single() -> Comparison:
+    return samples.compare([samples.run("lora")])
+
+
+CASES = {
+    "seeds": seeds_of_two_classes,
+    "trouble": ten_classes_with_trouble,
+    "hostile": hostile,
+    "single": single,
+    "two seeds of one strategy": lambda: samples.compare([samples.run("lora"), samples.run("lora", 1)]),
+    "all collapsed": lambda: samples.compare([samples.run(n, collapsed=True) for n in ("lora", "full")]),
+    "only a failure": lambda: samples.compare([samples.failed("lora", "boom")]),
+}
+
+
+@pytest.fixture(scope="module", params=CASES)
+def any_page(request: pytest.FixtureRequest) -> str:
+    return render(CASES[request.param]())
+
+
+@pytest.fixture(scope="module")
+def trouble() -> Reader:
+    return Reader(render(ten_classes_with_trouble()))
+
+
+def test_loads_nothing(any_page: str) -> None:
+    reader = Reader(any_page)
+    loads = [
+        value
+        for _, attributes in reader.elements
+        for key, value in attributes.items()
+        if key in ("src", "href")
+    ]
+    assert all(value.startswith("#") or value == "data:," for value in loads)
+    assert "http://" not in any_page
+    assert "https://" not in any_page
+    assert "@import" not in any_page
+    assert not re.search(r"url\((?!#)", any_page)
+
+
+def test_ids_are_unique_and_references_meet(any_page: str) -> None:
+    elements = Reader(any_page).elements
+    ids = Counter(attributes["id"] for _, attributes in elements if "id" in attributes)
+    assert {name for name, times in ids.items() if times > 1} == set()
+    wanted = {
+        attributes["href"][1:] for _, attributes in elements if attributes.get("href", "").startswith("#")
+    }
+    wanted |= {attributes["aria-labelledby"] for _, attributes in elements if "aria-labelledby" in attributes}
+    wanted |= set(re.findall(r"url\(#([^)]+)\)", any_page))
+    assert wanted <= set(ids)
+
+
+def test_headings_do_not_skip_a_level(any_page: str) -> None:
+    levels = [int(tag[1]) for tag, _ in Reader(any_page).elements if re.fullmatch(r"h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(later - earlier <= 1 for earlier, later in zip(levels, levels[1:], strict=False))
+
+
+def test_tables_and_figures_are_accessible(any_page: str) -> None:
+    reader = Reader(any_page)
+    assert all(attributes.get("scope") in ("col", "row") for attributes in reader.all("th"))
+    assert len(reader.all("caption")) == len(reader.all("table"))
+    figures = [attributes for attributes in reader.all("svg") if attributes]
+    assert len(figures) == len(reader.all("figure"))
+    assert all(
+        attributes["role"] == "img" and re.search(r"\d", attributes["aria-label"]) for attributes in figures
+    )
+
+
+def test_no_value_shows_as_python(any_page: str) -> None:
+    assert not re.search(r"\b(None|nan|inf|True|False|Undefined)\b", Reader(any_page).text)
+
+
+def test_same_input_same_bytes() -> None:
+    assert render(seeds_of_two_classes()) == render(seeds_of_two_classes())
+
+
+def test_data_never_becomes_markup() -> None:
+    html = render(hostile())
+    reader = Reader(html)
+    assert len(reader.all("script")) == 1
+    assert not reader.all("i")
+    assert "alert(" not in html.replace("alert(&#34;x&#34;)", "").replace('alert("x")&lt;', "").replace(
+        "alert(&quot;x&quot;)", ""
+    )
+    assert samples.HOSTILE in reader.text
+
+
+def test_dollar_signs_in_labels_are_not_mathematics() -> None:
+    figures = re.findall(r"<svg.*?</svg>", render(hostile()), flags=re.DOTALL)
+    assert any("$x$</text>" in figure for figure in figures)
+
+
+def test_verdict_comes_first_and_is_escaped_text() -> None:
+    comparison = seeds_of_two_classes()
+    text = Reader(render(comparison)).text
+    assert text.index(comparison.verdict.reason) < text.index("Macro F1")
+
+
+def test_numbers_of_the_table_are_those_of_the_input() -> None:
+    comparison = seeds_of_two_classes()
+    text = Reader(render(comparison)).text.replace("\u00a0", " ")
+    for summary in comparison.summaries:
+        low, high = summary.accuracy_interval
+        assert f"{100 * summary.accuracy_mean:.1f} % {100 * low:.1f} \u2013 {100 * high:.1f}" in text
+        assert f"{summary.trainable_parameters:,}" in text
+    for pair in comparison.pairs:
+        assert f"{pair.a} against {pair.b}" in text
+    assert f"{100 * comparison.baseline['accuracy']:.1f} %" in text
+
+
+def test_each_seed_is_shown() -> None:
+    comparison = seeds_of_two_classes()
+    text = Reader(render(comparison)).text
+    for result in comparison.results:
+        assert result.run in text
+        assert f"{100 * result.metrics['accuracy']:.1f}\u00a0%".replace("\u00a0", " ") in text.replace(
+            "\u00a0", " "
+        )
+
+
+def test_collapse_and_failure_are_said_in_words(trouble: Reader) -> None:
+    assert "Collapsed: scratch, seed 0. All 1,500 test rows are answered 'travel'." in trouble.text
+    assert "Failed: peft:ia3, seed 0. No module <ffn> matches." in trouble.text
+    assert "scratch collapsed" in trouble.text
+    assert "peft:ia3 failed" in trouble.text
+
+
+def test_collapsed_strategies_do_not_decide_the_cost_axes(trouble: Reader) -> None:
+    labels = [attributes["aria-label"] for attributes in trouble.all("svg")]
+    costs = [label for label in labels if label.startswith("Accuracy against")]
+    assert len(costs) == 3
+    assert not any("scratch" in label for label in costs)
+
+
+def test_confusion_counts_are_summed_over_seeds() -> None:
+    text = Reader(render(seeds_of_two_classes())).text
+    cells = [run.scores.confusion for run in (samples.run("full", 0), samples.run("full", 1)) if run.scores]
+    assert len(cells) == 2
+    for row in range(2):
+        assert f" {cells[0][row][0] + cells[1][row][0]} " in text
+
+
+def test_single_run_has_no_words_of_comparison() -> None:
+    reader = Reader(render(single()))
+    for word in (
+        "strategies",
+        "Recommended",
+        "Comparison",
+        "Pairwise",
+        "told apart",
+        "Pareto",
+        "front",
+        "seeds",
+    ):
+        assert word not in reader.text
+    assert "81.3\u00a0% of the test rows are answered rightly" in reader.text
+    assert len(reader.all("figure")) == 2
+
+
+def test_sections_without_content_are_left_out() -> None:
+    reader = Reader(render(samples.compare([samples.failed("lora", "boom")])))
+    sections = [attributes["id"] for attributes in reader.all("section")]
+    assert sections == ["verdict", "data", "setup"]
+    links = [attributes["href"] for attributes in reader.all("a")]
+    assert links == [f"#{name}" for name in sections]
+
+
+def test_interrupted_run_shows_what_was_reached() -> None:
+    halted = samples.run("lora").model_copy(update={"status": "interrupted"})
+    comparison = samples.compare([halted])
+    text = Reader(render(comparison)).text
+    assert "Interrupted: lora, seed 0." in text
+    assert "81.3" in text
+
+
+def test_mistakes_are_all_there_without_the_script() -> None:
+    comparison = seeds_of_two_classes()
+    mistakes = samples.mistakes(["full", "lora"], rows=6)
+    reader = Reader(render(comparison, mistakes))
+    items = [attributes for attributes in reader.all("li") if "data-wrong" in attributes]
+    assert len(items) == len(mistakes)
+    assert not any("hidden" in attributes for attributes in items)
+    assert all("hidden" in attributes for attributes in reader.all("form"))
+    for item, mistake in zip(items, mistakes, strict=True):
+        wrong = {name for name, (answer, _) in mistake.answers.items() if answer != mistake.label}
+        assert set(json.loads(item["data-wrong"])) == wrong
+
+
+def test_both_texts_of_a_pair_are_shown() -> None:
+    mistake = Mistake(row=0, text=("left text", "right text"), label="neg", answers={"lora": ("pos", 0.97)})
+    text = Reader(render(single(), [mistake])).text
+    assert "left text right text" in text
+    assert "wrong pos 97\u00a0%" in text
+
+
+def test_write_leaves_one_whole_file(tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    path.write_text("old")
+    page.write(path, "<p>né</p>\n")
+    assert path.read_bytes() == "<p>né</p>\n".encode()
+    assert list(tmp_path.iterdir()) == [path]
