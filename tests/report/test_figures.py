@@ -67,7 +67,7 @@ def test_a_strategy_keeps_its_colour_in_every_figure() -> None:
 
 def test_alternative_says_the_numbers() -> None:
     alternative = figures.accuracy(views("full", "lora"), 0.5).alternative.replace("\u00a0", " ")
-    assert "full 81.7 % (79.7 \u2013 83.6)" in alternative
+    assert "full 82.0 % (80.0 \u2013 84.0); lora 81.3 %" in alternative
     assert "Majority baseline 50.0 %." in alternative
 
 
@@ -108,7 +108,7 @@ def test_one_epoch_and_one_length_are_enough() -> None:
     histories = samples.histories([run], epochs=1)
     limits = figures.common_limits(histories.values(), 0.5)
     (view,) = views("lora")
-    assert "1 epochs" not in figures.learning(view, 0, {0: histories["lora", 0]}, limits, 0.5).alternative
+    assert "Seed 0, 1 epoch:" in figures.learning(view, 0, {0: histories["lora", 0]}, limits, 0.5).alternative
     data = samples.data_facts().model_copy(update={"length_histogram": ((4, 10),), "tokens": {"max": 9.0}})
     assert "4 to 9 tokens: 10 rows" in figures.lengths(data).alternative
 

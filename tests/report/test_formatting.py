@@ -38,7 +38,6 @@ from transferkit.report import formatting
         (formatting.ratio(1.001), "the same"),
         (formatting.moment("2025-03-14T09:26:53+00:00"), "2025-03-14 09:26 UTC"),
         (formatting.clip("a\tlong \x00 name\n", 8), "a long\u2026"),
-        (formatting.listing(["a", "b", "c"]), "a, b and c"),
         (formatting.plain([True, None, 3]), "yes, \u2013, 3"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import datasets
 import huggingface_hub
@@ -23,6 +24,22 @@ from transferkit.errors import DataError, did_you_mean
 # Long enough for a slow line, short enough that an unreachable hub is said within seconds.
 _TIMEOUT = 10.0
 _NAME = re.compile(r"[\w.-]+(/[\w.-]+){0,2}", re.ASCII)
+# Who owns the data sets that have a name without an owner: the hub says so, but not when it is out of reach.
+_OWNERS = {
+    "ag_news": "fancyzhx",
+    "amazon_polarity": "fancyzhx",
+    "dbpedia_14": "fancyzhx",
+    "emotion": "dair-ai",
+    "glue": "nyu-mll",
+    "imdb": "stanfordnlp",
+    "rotten_tomatoes": "cornell-movie-review-data",
+    "snli": "stanfordnlp",
+    "sst2": "stanfordnlp",
+    "super_glue": "aps",
+    "tweet_eval": "cardiffnlp",
+    "yelp_polarity": "fancyzhx",
+    "yelp_review_full": "Yelp",
+}
 # A repository, and one of its configs where it has several.
 Reading = tuple[str, str | None]
 
@@ -62,7 +79,7 @@ def _find(name: str) -> Reading:
     """The first reading of the name under which the hub has a data set."""
     for repository, config in _readings(name):
         try:
-            huggingface_hub.HfApi().dataset_info(repository, timeout=_TIMEOUT)
+            info = huggingface_hub.HfApi().dataset_info(repository, timeout=_TIMEOUT)
         except GatedRepoError:
             raise DataError(
                 f"The hub's data set {repository!r} is gated; get access on its page and run `hf auth login`."
@@ -73,7 +90,8 @@ def _find(name: str) -> Reading:
             raise DataError(
                 f"The hub answered {error.response.status_code} for {name!r}; try again later."
             ) from None
-        return repository, config
+        # The full name, which the hub gives for a short one; `load_dataset` takes no other.
+        return info.id, config
     raise DataError(
         f"There is no file {name}, and no data set {name!r} on the Hugging Face hub (or it is private); "
         "give a path, or a hub name such as imdb, glue/mrpc or owner/name."
@@ -88,25 +106,35 @@ def _load(name: str, reading: Reading) -> Source:
         if "scripts are no longer supported" not in str(error):
             raise
         raise DataError(
-            f"The hub's data set {name!r} is made by a script, which is not run; use another one."
+            f"The hub's data set {name!r} is made by a script, which is not run; use another."
         ) from None
     except ValueError:
         configs = datasets.get_dataset_config_names(repository)
-        if config in configs or len(configs) < 2:
+        if config in configs or (config is None and len(configs) < 2):
             raise
-        hint = did_you_mean(config, configs) if config else f" It has: {', '.join(configs[:20])}."
+        hint = did_you_mean(config, configs) if config else f" There is: {', '.join(configs[:20])}."
+        what = (
+            f"has no config {config!r}" if config else f"has several configs; name one as {repository}/CONFIG"
+        )
+        raise DataError(f"The hub's data set {repository!r} {what}.{hint}") from None
+    except datasets.exceptions.DatasetsError as error:
         raise DataError(
-            f"The hub's data set {repository!r} has several configs; name one as {repository}/CONFIG.{hint}"
+            f"The hub's data set {name!r} cannot be loaded: {str(error).splitlines()[0]}"
         ) from None
 
 
 def _load_cached(name: str, reason: str) -> Source:
     with _offline():
-        for reading in _readings(name):
+        for repository, config in _readings(name):
+            owned = f"{_OWNERS[repository]}/{repository}" if repository in _OWNERS else repository
             try:
-                return _load(name, reading)
+                found = datasets.load_dataset(owned, config)
             except (OSError, ValueError):
                 continue  # not in the cache under this reading
+            source = from_dataset_dict(found, name)
+            used = next(iter(found.values())).config_name
+            note = f"{name} is read from the local cache, config {used}, since {reason}."
+            return replace(source, notes=(note, *source.notes))
     raise DataError(
         f"There is no file {name}; as a data set of the Hugging Face hub it cannot be had, since {reason} "
         "and the local cache does not hold it. Give a file or a built-in name, or connect."

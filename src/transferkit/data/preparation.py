@@ -223,7 +223,8 @@ def _check_enough_left(rows: Mapping[str, Rows], names: tuple[str, ...]) -> None
 
 def _sample(rows: Mapping[str, Rows], config: DataConfig) -> tuple[dict[str, Rows], Notes]:
     sampled, notes = dict(rows), []
-    for split, size in (("train", config.train_size), ("test", config.test_size)):
+    sizes = {"train": config.train_size, "validation": config.validation_size, "test": config.test_size}
+    for split, size in sizes.items():
         if size is not None:
             sampled[split] = splits.sample(rows[split], split, size, config.split_seed)
             notes.append(f"{size:,} of {len(rows[split]):,} {split} rows were drawn, stratified by label.")

@@ -8,7 +8,7 @@ from transferkit.data.rows import Indices, Mask, Rows, counted
 from transferkit.errors import ConfigError, DataError
 
 # Each draw has a stream of its own, so that asking for one never changes the rows of another.
-_STREAMS = {"test": 0, "validation": 1, "test-size": 2, "train-size": 3}
+_STREAMS = {"test": 0, "validation": 1, "test-size": 2, "train-size": 3, "validation-size": 4}
 
 
 def draw_missing(

@@ -264,8 +264,9 @@ def _steps(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 def _spoken_history(seed: int, records: Sequence[EpochRecord]) -> str:
     first, last = records[0], records[-1]
     best = max(records, key=lambda record: record.best)
+    epochs = "1 epoch" if len(records) == 1 else f"{len(records)} epochs"
     return (
-        f"Seed {seed}, {len(records)} epochs: training loss {first.train_loss:.3f} to {last.train_loss:.3f}, "
+        f"Seed {seed}, {epochs}: training loss {first.train_loss:.3f} to {last.train_loss:.3f}, "
         f"validation loss {first.validation_loss:.3f} to {last.validation_loss:.3f}, "
         f"validation accuracy {percent(best.accuracy)} at epoch {best.epoch}."
     )

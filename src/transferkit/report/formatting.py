@@ -115,12 +115,6 @@ def clip(text: str, most: int) -> str:
     return line if len(line) <= most else line[: most - 1].rstrip() + "…"
 
 
-def listing(names: list[str] | tuple[str, ...]) -> str:
-    """'a', 'a and b', 'a, b and c'."""
-    *head, last = names or [""]
-    return f"{', '.join(head)} and {last}" if head else last
-
-
 def plain(value: Any) -> str:
     """A setting as a reader would type it; nothing is a dash."""
     if value is None or value == [] or value == {}:

@@ -21,21 +21,20 @@ _COSTS = (
     ("stored_bytes", "Accuracy against stored size", "bytes"),
 )
 _FILTERS = (
-    "percent",
-    "percent_interval",
-    "small_share",
-    "points",
-    "points_interval",
-    "score",
-    "p_value",
-    "count",
-    "three_figures",
-    "size",
-    "seconds",
-    "ratio",
-    "moment",
-    "listing",
-    "plain",
+    formatting.percent,
+    formatting.percent_interval,
+    formatting.small_share,
+    formatting.points,
+    formatting.points_interval,
+    formatting.score,
+    formatting.p_value,
+    formatting.count,
+    formatting.three_figures,
+    formatting.size,
+    formatting.seconds,
+    formatting.ratio,
+    formatting.moment,
+    formatting.plain,
 )
 
 History = dict[tuple[str, int], list[EpochRecord]]
@@ -109,7 +108,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {name: getattr(formatting, name) for name in _FILTERS}
+    environment.filters |= {written.__name__: written for written in _FILTERS}
     environment.globals |= {"tables": tables, "palette": palette, "metric": _metric}
     return environment
 

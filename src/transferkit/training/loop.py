@@ -25,7 +25,7 @@ from transferkit.evaluation.results import EpochRecord
 from transferkit.tasks.base import Task
 from transferkit.training.checkpoint import restore_checkpoint, save_checkpoint
 from transferkit.training.optimizer import learning_rate_factor, make_optimizer
-from transferkit.training.precision import Precision, autocast
+from transferkit.training.precision import Precision, autocast, training_kernels
 from transferkit.training.tracking import Listener, append_epoch
 
 Batch = dict[str, Tensor]
@@ -113,17 +113,20 @@ def fit(
 
 
 @torch.inference_mode()
-def predict_logits(model: nn.Module, table: FeatureTable, batch_size: int, listener: Listener) -> np.ndarray:
-    """Logits of all rows in their own order, float32 [rows, classes], computed in fp32 and eval mode.
+def predict_logits(
+    model: nn.Module, table: FeatureTable, batch_size: int, listener: Listener, precision: Precision = "fp32"
+) -> np.ndarray:
+    """Logits of all rows in their own order, float32 [rows, classes], computed in eval mode.
 
-    Evaluation does not use bf16: a row's answer would then depend on the rows that share its batch.
+    Scores that are reported use fp32: in bf16 a row's answer depends on the rows that share its batch.
     """
     model.eval()
     device = next(model.parameters()).device
     logits: np.ndarray | None = None
     for rows, batch in table.in_length_order(batch_size):
         batch.pop("labels", None)
-        answer = model(**{name: tensor.to(device) for name, tensor in batch.items()}).float().cpu().numpy()
+        with autocast(device, precision):
+            answer = model(**{name: tensor.to(device) for name, tensor in batch.items()}).float().cpu().numpy()
         if logits is None:
             logits = np.empty((len(table), answer.shape[1]), dtype=np.float32)
         logits[rows] = answer
@@ -166,7 +169,8 @@ def _one_epoch(
             f"The training loss is {train_loss} in epoch {epoch}; lower --set training.learning_rate "
             f"(it is {run.plan.learning_rate:g}) or train with --set training.precision=fp32."
         )
-    logits = predict_logits(run.model, validation, run.plan.eval_batch_size, run.listener)
+    plan = run.plan
+    logits = predict_logits(run.model, validation, plan.eval_batch_size, run.listener, plan.precision)
     scores = measure(validation.labels, logits)
     return EpochRecord(
         epoch=epoch,
@@ -178,7 +182,7 @@ def _one_epoch(
         f1_macro=scores["f1_macro"],
         mcc=scores["mcc"],
         seconds=time.perf_counter() - start,
-        best=_is_better(scores, outcome, run.plan.best_metric),
+        best=_is_better(scores, outcome, plan.best_metric),
     )
 
 
@@ -191,7 +195,7 @@ def _optimize(run: _Run, group: list[Batch]) -> tuple[Tensor, Tensor]:
     total = torch.zeros(())
     for batch in group:
         labels = batch.pop("labels")
-        with autocast(labels.device, run.plan.precision):
+        with training_kernels(labels.device, run.plan.precision, batch["input_ids"].shape[1]):
             logits = run.model(**batch)
         loss = run.task.loss(logits, labels)
         run.accelerator.backward(loss / weight)

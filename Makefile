@@ -1,0 +1,48 @@
+# Two commands: `make demo` shows what TransferKit does, `make test` shows that it does it.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow check format clean
+
+help: ## List the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(VENV)/.installed ## Make .venv with TransferKit in it
+
+demo: setup ## Compare six ways to adapt a small encoder to film reviews; writes runs/demo/
+	$(BIN)/transferkit compare --out runs/demo
+
+test: $(VENV)/.installed-test ## Run the tests
+	$(BIN)/pytest -q
+
+test-slow: $(VENV)/.installed-test ## Run the tests that take minutes, such as the published targets
+	$(BIN)/pytest -q -m slow
+
+check: $(VENV)/.installed-test ## Lint, formatting and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.installed-test ## Format the code and mend what lint can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## Remove .venv and caches; runs/ stays
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+$(VENV)/bin/pip:
+	$(PYTHON) -m venv $(VENV)
+
+# The stamps make a second call install nothing, and a changed dependency install again.
+$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/pip
+	$(INSTALL) --editable .
+	touch $@
+
+$(VENV)/.installed-test: pyproject.toml constraints.txt | $(VENV)/bin/pip
+	$(INSTALL) --editable ".[test]"
+	touch $(VENV)/.installed $@
