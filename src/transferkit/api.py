@@ -7,11 +7,11 @@ from pathlib import Path
 from transferkit import run_folder
 from transferkit.comparison import grid
 from transferkit.config import CompareConfig, DataConfig, RunConfig
-from transferkit.errors import RunError
+from transferkit.errors import RunError, TransferKitError
 from transferkit.evaluation.results import Comparison, RunResult, Scores
 from transferkit.inference.evaluation import evaluate as evaluate_predictor
 from transferkit.inference.predictor import Predictor
-from transferkit.pipeline import prepare_job, quiet_libraries, rows_to_process, run_one
+from transferkit.pipeline import prepare_job, rows_to_process, run_one
 from transferkit.report import page
 from transferkit.training.tracking import Listener, Silent, read_epochs
 
@@ -30,7 +30,12 @@ def train(
     job = prepare_job(config, listener)
     listener.planned(rows_to_process(config, job))
     run_folder.make_folder(folder, overwrite)
-    result = run_one(config, job, folder, config.strategy.label, listener)
+    try:
+        result = run_one(config, job, folder, config.strategy.label, listener)
+    except TransferKitError:
+        if not any(folder.iterdir()):
+            folder.rmdir()
+        raise
     if result.status == "finished":
         grid.write_mistakes(folder, job, {result.strategy: {result.seed: run_folder.read_predictions(folder)[1]}})
     report(folder)
@@ -57,7 +62,6 @@ def compare(
 
 def load(run: str | Path) -> Predictor:
     """Load a run for prediction; of a comparison, the run that it recommends."""
-    quiet_libraries()
     return Predictor.load(run)
 
 

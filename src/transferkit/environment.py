@@ -33,6 +33,16 @@ def describe() -> dict[str, Any]:
     }
 
 
+def quiet_libraries() -> None:
+    """Keep the libraries' own bars and advice out of our output; their errors still reach us as exceptions."""
+    import huggingface_hub.utils
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    huggingface_hub.utils.disable_progress_bars()
+
+
 def _version(name: str) -> str | None:
     try:
         return version(name)

@@ -13,18 +13,19 @@ from transferkit import run_folder
 from transferkit.adaptation.base import AdaptationReport, Strategy
 from transferkit.adaptation.capsule import CapsuleInfo, save_capsule
 from transferkit.adaptation.strategies import make_strategy
-from transferkit.config import RunConfig, TrainingConfig, SharedConfig
+from transferkit.config import RunConfig, SharedConfig, TrainingConfig
 from transferkit.data import inspection, workspace
 from transferkit.data.batching import FeatureTable
 from transferkit.data.preparation import TextData, prepare
-from transferkit.environment import PeakMemory, describe
+from transferkit.environment import PeakMemory, describe, quiet_libraries
 from transferkit.evaluation.metrics import quick_metrics, score
 from transferkit.evaluation.results import DataFacts, RunResult, write_json
 from transferkit.models.backbones import TextClassifier, load_classifier, longest_input
 from transferkit.models.hub import BackboneFiles, locate
 from transferkit.tasks.classification import Classification
 from transferkit.tokenization.pretrained import TextTokenizer
-from transferkit.training.loop import Plan, fit, predict_logits
+from transferkit.training.forward import predict_logits
+from transferkit.training.loop import Plan, fit
 from transferkit.training.precision import Precision, choose_precision
 from transferkit.training.tracking import Listener
 
@@ -99,22 +100,13 @@ def run_one(config: RunConfig, job: Job, folder: Path, label: str, listener: Lis
             precision=job.precision,
         )
         if not outcome.interrupted:
-            result = _with_scores(result, model, job, folder, config, listener)
+            try:
+                result = _with_scores(result, model, job, folder, config, listener)
+            except KeyboardInterrupt:
+                result = result.model_copy(update={"status": "interrupted"})
     result = result.model_copy(update={"peak_memory_bytes": memory.bytes})
     write_json(folder / run_folder.RESULT_FILE, result)
     return result
-
-
-def quiet_libraries() -> None:
-    """Keep the libraries' own bars and advice out of our output; errors still reach us as exceptions."""
-    import datasets
-    import huggingface_hub.utils
-    import transformers
-
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    datasets.disable_progress_bars()
-    huggingface_hub.utils.disable_progress_bars()
 
 
 def _tokenize(data: TextData, tokenizer: TextTokenizer) -> tuple[dict[str, FeatureTable], DataFacts]:

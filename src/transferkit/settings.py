@@ -32,10 +32,11 @@ def compare_config(recipe: Path | None, options: Mapping[str, Any], assignments:
     """
     where = str(recipe) if recipe is not None else "settings"
     settings = read_recipe(recipe) if recipe is not None else {}
+    known = _specs(settings, where)
     for path, value in options.items():
         if value is not None:
             assign(settings, path.split("."), value)
-    specs = _specs(settings, where)
+    specs = [_with_options_of(known, spec) for spec in _specs(settings, where)]
     for text in assignments:
         keys, value = parse_assignment(text)
         if keys[0] in CompareConfig.model_fields:
@@ -62,14 +63,20 @@ def run_config(recipe: Path | None, options: Mapping[str, Any], assignments: Seq
     return run
 
 
-def _specs(settings: dict[str, Any], where: str) -> list[StrategySpec]:
-    """The strategies of the settings; on the command line a name stands for the recipe's options of that name."""
-    listed = settings.pop("strategies", None)
+def _specs(settings: Mapping[str, Any], where: str) -> list[StrategySpec]:
+    """The strategies that the settings list, or all the default ones."""
+    listed = settings.get("strategies")
     if listed is None:
         return list(CompareConfig.model_fields["strategies"].default)
     if not isinstance(listed, list):
         raise ConfigError(f"{where}: strategies is {listed!r}; write a list.")
-    return [build(StrategySpec, spec, where) for spec in listed]
+    return [parse_strategy(spec) if isinstance(spec, str) else build(StrategySpec, spec, where) for spec in listed]
+
+
+def _with_options_of(known: Sequence[StrategySpec], spec: StrategySpec) -> StrategySpec:
+    """A bare name stands for the strategy of that name in the recipe, with its options there."""
+    same = [other for other in known if other.name == spec.name]
+    return same[0] if not spec.options and len(same) == 1 else spec
 
 
 def _with_option(specs: Sequence[StrategySpec], keys: Sequence[str], value: Any) -> list[StrategySpec]:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from transferkit.evaluation.calibration import binned_gaps, expected_calibration_error, reliability_bins
+from transferkit.evaluation.calibration import binned_gaps, expected_calibration_error, pooled, reliability_bins
 
 
 def two_class(confidence, right):
@@ -70,3 +70,15 @@ def test_each_row_has_its_gap_in_one_bin():
     assert (np.count_nonzero(gaps, axis=1) == 1).all()
     right = probabilities.argmax(axis=1) == labels
     np.testing.assert_allclose(gaps.sum(axis=1), right - probabilities.max(axis=1))
+
+
+def test_pooled_bins_are_those_of_all_rows_together():
+    runs = [random_predictions(n, seed) for n, seed in ((40, 3), (400, 4))]
+    labels, probabilities = (np.concatenate(parts) for parts in zip(*runs, strict=True))
+    together = reliability_bins(labels, probabilities)
+    apart = pooled(one for run in runs for one in reliability_bins(*run))
+    assert [(one.lower, one.upper, one.rows) for one in apart] == [(b.lower, b.upper, b.rows) for b in together]
+    for one, expected in zip(apart, together, strict=True):
+        assert one.confidence == pytest.approx(expected.confidence)
+        assert one.accuracy == pytest.approx(expected.accuracy)
+    assert pooled([]) == ()

@@ -18,8 +18,12 @@ def test_guessing_is_a_collapse():
     rng = np.random.default_rng(0)
     scores = scored(rng.integers(2, size=500), rng.integers(2, size=500))
     assert scores.collapsed
-    assert "majority baseline" in scores.collapse_reason
-    assert scores.collapse_reason.endswith(").")
+    low, high = scores.intervals["accuracy"]
+    assert scores.collapse_reason.replace("\u00a0", " ").startswith(
+        f"The score is at the majority baseline: accuracy {100 * scores.metrics['accuracy']:.1f} % "
+        f"(95 % interval {100 * low:.1f} \u2013 {100 * high:.1f}) "
+        f"against {100 * scores.baseline['accuracy']:.1f} %, MCC "
+    )
 
 
 def test_a_good_model_has_not_collapsed():

@@ -28,9 +28,7 @@ def reference_metrics(labels, logits):
     averages = ["macro", "weighted"]
     for average in averages:
         three = sk.precision_recall_fscore_support(labels, predicted, average=average, zero_division=0)
-        expected |= dict(
-            zip([f"{m}_{average}" for m in ("precision", "recall", "f1")], three[:3], strict=True)
-        )
+        expected |= dict(zip([f"{m}_{average}" for m in ("precision", "recall", "f1")], three[:3], strict=True))
     if n_classes == 2:
         three = sk.precision_recall_fscore_support(labels, predicted, average="binary", zero_division=0)
         expected |= dict(zip(("precision", "recall", "f1"), three[:3], strict=True))
@@ -100,9 +98,7 @@ def test_baseline_is_the_majority_class_of_the_test_rows():
 
 
 def test_baseline_of_a_tie_takes_the_positive_class():
-    assert score([0, 0, 1, 1], logits_for([0, 0, 1, 1], 2), ("no", "yes")).baseline["f1"] == pytest.approx(
-        2 / 3
-    )
+    assert score([0, 0, 1, 1], logits_for([0, 0, 1, 1], 2), ("no", "yes")).baseline["f1"] == pytest.approx(2 / 3)
 
 
 def test_positive_label_is_the_last_of_two_and_only_of_two():
@@ -110,6 +106,15 @@ def test_positive_label_is_the_last_of_two_and_only_of_two():
     three = score([0, 1, 2], logits_for([0, 1, 2], 3), NAMES[:3])
     assert three.positive_label is None
     assert "f1" not in three.metrics
+
+
+def test_reliability_bins_hold_every_row_and_add_up_to_the_calibration_error():
+    rng = np.random.default_rng(5)
+    labels = rng.integers(3, size=200)
+    scores = score(labels, rng.normal(size=(200, 3)) + np.eye(3)[labels], NAMES[:3])
+    assert sum(one.rows for one in scores.reliability) == 200
+    error = sum(one.rows * abs(one.accuracy - one.confidence) for one in scores.reliability) / 200
+    assert error == pytest.approx(scores.metrics["ece"])
 
 
 def test_swapping_two_classes_swaps_what_is_positive():

@@ -52,7 +52,5 @@ def test_a_mistake_shows_what_everyone_answers():
 
 
 def test_nothing_to_show():
-    assert (
-        side_by_side(LABELS, {"a": probabilities(LABELS * 1.0)}, ("neg", "pos"), lambda row: ("",), 5) == []
-    )
+    assert side_by_side(LABELS, {"a": probabilities(LABELS * 1.0)}, ("neg", "pos"), lambda row: ("",), 5) == []
     assert side_by_side(LABELS, {}, ("neg", "pos"), lambda row: ("",), 5) == []

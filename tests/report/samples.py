@@ -5,7 +5,7 @@ All is computed from a few accuracies by plain arithmetic: no random numbers, th
 
 from __future__ import annotations
 
-from itertools import combinations
+from itertools import combinations, pairwise
 
 from transferkit.evaluation.results import (
     ClassScores,
@@ -14,6 +14,7 @@ from transferkit.evaluation.results import (
     EpochRecord,
     Mistake,
     Pair,
+    ReliabilityBin,
     RunResult,
     Scores,
     StrategySummary,
@@ -73,9 +74,7 @@ def scores(labels: tuple[str, ...], accuracy: float, collapsed: bool = False) ->
         precision, recall = hits / (predicted or 1), hits / support
         f1 = 2 * hits / (support + predicted)
         per_class.append(
-            ClassScores(
-                label=label, precision=precision, recall=recall, f1=f1, support=support, predicted=predicted
-            )
+            ClassScores(label=label, precision=precision, recall=recall, f1=f1, support=support, predicted=predicted)
         )
     reached = sum(matrix[index][index] for index in range(len(labels))) / total
     baseline = 1 / len(labels)
@@ -91,15 +90,14 @@ def scores(labels: tuple[str, ...], accuracy: float, collapsed: bool = False) ->
     if len(labels) == 2:
         metrics["f1"] = per_class[1].f1
     margin = 1.96 * (reached * (1 - reached) / total) ** 0.5
-    intervals = {
-        name: (metrics[name] - margin, metrics[name] + margin) for name in ("accuracy", "f1_macro", "mcc")
-    }
+    intervals = {name: (metrics[name] - margin, metrics[name] + margin) for name in ("accuracy", "f1_macro", "mcc")}
     return Scores(
         rows=total,
         metrics=metrics,
         intervals=intervals,
         per_class=tuple(per_class),
         confusion=tuple(tuple(row) for row in matrix),
+        reliability=reliability(len(labels), total),
         positive_label=labels[1] if len(labels) == 2 else None,
         baseline=_baseline(labels),
         collapsed=collapsed,
@@ -107,9 +105,26 @@ def scores(labels: tuple[str, ...], accuracy: float, collapsed: bool = False) ->
     )
 
 
-def run(
-    strategy: str, seed: int = 0, labels: tuple[str, ...] = TWO_CLASSES, collapsed: bool = False
-) -> RunResult:
+def reliability(classes: int, total: int) -> tuple[ReliabilityBin, ...]:
+    """Answers that promise a little too much, more of them the surer they are."""
+    edges = [index / 15 for index in range(16) if (index + 1) / 15 > 1 / classes]
+    bins = list(pairwise(edges))
+    weights = [1 + place**2 for place in range(len(bins))]
+    rows = [total * weight // sum(weights) for weight in weights]
+    rows[-1] += total - sum(rows)
+    return tuple(
+        ReliabilityBin(
+            lower=low,
+            upper=high,
+            rows=number,
+            confidence=(low + high) / 2,
+            accuracy=max(0.0, (low + high) / 2 - 0.02 * (1 + place % 4)),
+        )
+        for place, ((low, high), number) in enumerate(zip(bins, rows, strict=True))
+    )
+
+
+def run(strategy: str, seed: int = 0, labels: tuple[str, ...] = TWO_CLASSES, collapsed: bool = False) -> RunResult:
     accuracy, trainable, seconds, stored = STRATEGIES.get(strategy, STRATEGIES["lora"])
     found = scores(labels, accuracy - 0.004 * seed, collapsed)
     return RunResult(
@@ -135,9 +150,7 @@ def run(
 
 
 def failed(strategy: str, error: str, seed: int = 0) -> RunResult:
-    return RunResult(
-        strategy=strategy, seed=seed, run=f"runs/{strategy}-seed{seed}", status="failed", error=error
-    )
+    return RunResult(strategy=strategy, seed=seed, run=f"runs/{strategy}-seed{seed}", status="failed", error=error)
 
 
 def compare(results: list[RunResult], labels: tuple[str, ...] = TWO_CLASSES) -> Comparison:
@@ -147,15 +160,9 @@ def compare(results: list[RunResult], labels: tuple[str, ...] = TWO_CLASSES) -> 
     usable = [summary for summary in summaries if not summary.collapsed]
     use = usable[0].strategy if usable else None
     ties = tuple(
-        pair.b if pair.a == use else pair.a
-        for pair in pairs
-        if use in (pair.a, pair.b) and pair.holm_p >= 0.05
+        pair.b if pair.a == use else pair.a for pair in pairs if use in (pair.a, pair.b) and pair.holm_p >= 0.05
     )
-    reason = (
-        f"{use} is the most accurate."
-        if use
-        else "No strategy beats always answering the most frequent class."
-    )
+    reason = f"{use} is the most accurate." if use else "No strategy beats always answering the most frequent class."
     return Comparison(
         task="classification",
         created="2025-03-14T09:26:53Z",

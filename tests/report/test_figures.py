@@ -7,6 +7,7 @@ import math
 import matplotlib
 import pytest
 
+from transferkit.evaluation.results import ReliabilityBin
 from transferkit.report import figures, palette, tables
 from transferkit.report.labels import Box
 from transferkit.report.views import StrategyView, gather
@@ -75,6 +76,33 @@ def test_pareto_names_the_front() -> None:
     drawn = figures.pareto(views("full", "lora", "scratch"), "stored_bytes", "costs", "bytes")
     assert "lora 2.37\u00a0MB, 81.3\u00a0%, on the front" in drawn.alternative
     assert "scratch 90.9\u00a0MB, 72.0\u00a0%." in drawn.alternative
+
+
+def test_calibration_says_what_each_confidence_keeps() -> None:
+    (view,) = views("lora")
+    drawn = figures.calibration(view, 0, figures.lowest_share([view]))
+    spoken = drawn.alternative.replace("\u00a0", " ")
+    assert spoken.startswith("Expected calibration error 0.031: confidence 50.0 %, right 48.0 % (2 rows); ")
+    assert spoken.count("confidence") == len(view.reliability)
+    assert view.look.colour.css in drawn.markup
+
+
+def test_calibration_pools_the_rows_of_all_seeds() -> None:
+    (both,) = gather(samples.compare([samples.run("lora", 0), samples.run("lora", 1)]))
+    (one,) = views("lora")
+    assert [b.rows for b in both.reliability] == [2 * b.rows for b in one.reliability]
+    assert [b.accuracy for b in both.reliability] == pytest.approx([b.accuracy for b in one.reliability])
+
+
+def test_calibration_of_one_bin_and_of_certainty_without_a_right_answer() -> None:
+    run = samples.run("lora")
+    assert run.scores is not None
+    certain = ReliabilityBin(lower=14 / 15, upper=1, rows=9, confidence=1, accuracy=0)
+    scores = run.scores.model_copy(update={"reliability": (certain,)})
+    (view,) = gather(samples.compare([run.model_copy(update={"scores": scores})]))
+    lowest = figures.lowest_share([view])
+    assert lowest == 0
+    assert "confidence 100.0" in figures.calibration(view, 0, lowest).alternative
 
 
 def test_no_colour_escapes_the_theme() -> None:

@@ -60,9 +60,7 @@ def render(comparison: Comparison, mistakes: list[Mistake]) -> str:
 
 
 def seeds_of_two_classes() -> Comparison:
-    return samples.compare(
-        [samples.run(name, seed) for seed in (0, 1) for name in ("full", "lora", "scratch")]
-    )
+    return samples.compare([samples.run(name, seed) for seed in (0, 1) for name in ("full", "lora", "scratch")])
 
 
 def ten_classes_with_trouble() -> Comparison:
@@ -111,12 +109,7 @@ def any_page(request: pytest.FixtureRequest) -> str:
 
 def test_loads_nothing(any_page: str) -> None:
     reader = Reader(any_page)
-    loads = [
-        value
-        for _, attributes in reader.elements
-        for key, value in attributes.items()
-        if key in ("src", "href")
-    ]
+    loads = [value for _, attributes in reader.elements for key, value in attributes.items() if key in ("src", "href")]
     assert all(value.startswith("#") or value == "data:," for value in loads)
     assert "http://" not in any_page
     assert "https://" not in any_page
@@ -128,9 +121,7 @@ def test_ids_are_unique_and_references_meet(any_page: str) -> None:
     elements = Reader(any_page).elements
     ids = Counter(attributes["id"] for _, attributes in elements if "id" in attributes)
     assert {name for name, times in ids.items() if times > 1} == set()
-    wanted = {
-        attributes["href"][1:] for _, attributes in elements if attributes.get("href", "").startswith("#")
-    }
+    wanted = {attributes["href"][1:] for _, attributes in elements if attributes.get("href", "").startswith("#")}
     wanted |= {attributes["aria-labelledby"] for _, attributes in elements if "aria-labelledby" in attributes}
     wanted |= set(re.findall(r"url\(#([^)]+)\)", any_page))
     assert wanted <= set(ids)
@@ -149,9 +140,7 @@ def test_tables_and_figures_are_accessible(any_page: str) -> None:
     assert len(reader.all("caption")) == len(reader.all("table"))
     figures = [attributes for attributes in reader.all("svg") if attributes]
     assert len(figures) == len(reader.all("figure"))
-    assert all(
-        attributes["role"] == "img" and re.search(r"\d", attributes["aria-label"]) for attributes in figures
-    )
+    assert all(attributes["role"] == "img" and re.search(r"\d", attributes["aria-label"]) for attributes in figures)
 
 
 def test_no_value_shows_as_python(any_page: str) -> None:
@@ -225,6 +214,20 @@ def test_confusion_counts_are_summed_over_seeds() -> None:
         assert f" {cells[0][row][0] + cells[1][row][0]} " in text
 
 
+def test_each_scored_strategy_has_a_reliability_diagram() -> None:
+    labels = [attributes["aria-label"] for attributes in read("trouble").all("svg") if attributes]
+    drawn = [label.partition(".")[0] for label in labels if label.startswith("Calibration of")]
+    assert sorted(drawn) == ["Calibration of full", "Calibration of lora", "Calibration of scratch"]
+
+
+def test_results_without_reliability_have_no_calibration_section() -> None:
+    run = samples.run("lora")
+    assert run.scores is not None
+    bare = run.model_copy(update={"scores": run.scores.model_copy(update={"reliability": ()})})
+    reader = Reader(render(samples.compare([bare]), []))
+    assert "calibration" not in [attributes["id"] for attributes in reader.all("section")]
+
+
 def test_single_run_has_no_words_of_comparison() -> None:
     reader = read("single")
     for word in (
@@ -238,7 +241,11 @@ def test_single_run_has_no_words_of_comparison() -> None:
     ):
         assert word not in reader.text
     assert "81.3 % of the test rows are answered rightly" in reader.text
-    assert len(reader.all("figure")) == 2
+    assert [svg["aria-label"].split(".")[0] for svg in reader.all("svg") if svg] == [
+        "lora",
+        "Calibration of lora",
+        "Length of the training rows in tokens",
+    ]
 
 
 def test_sections_without_content_are_left_out() -> None:

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from transferkit.adaptation.freezing import linears_outside_head
+from transferkit.adaptation.freezing import is_adapter, linears_outside_head
 from transferkit.adaptation.patterns import select
 from transferkit.errors import AdaptationError
 
@@ -18,7 +18,7 @@ from transferkit.errors import AdaptationError
 class AdapterLayer(nn.Module, ABC):
     """A frozen linear layer `base` and a trainable addition to its output.
 
-    While `enabled` is False the layer is its base. `train()` and `eval()` never touch the weights.
+    `train()` and `eval()` never touch the weights.
     """
 
     adapter_layer_names: ClassVar[tuple[str, ...]]
@@ -26,7 +26,6 @@ class AdapterLayer(nn.Module, ABC):
     def __init__(self, base: nn.Linear) -> None:
         super().__init__()
         self.base = base
-        self.enabled = True
 
     @abstractmethod
     def merged(self) -> nn.Linear:
@@ -34,35 +33,26 @@ class AdapterLayer(nn.Module, ABC):
 
 
 def adapter_layers(model: nn.Module) -> Iterator[tuple[str, AdapterLayer]]:
-    """The adapters in `model` by name."""
+    """Our own adapters in `model` by name."""
     for name, module in model.named_modules():
         if isinstance(module, AdapterLayer):
             yield name, module
 
 
-def wrap_linears(model: nn.Module, patterns: Sequence[str], wrap: Callable[[nn.Linear], AdapterLayer]) -> None:
+def wrap_linears(
+    model: nn.Module, patterns: Sequence[str], wrap: Callable[[nn.Linear], AdapterLayer]
+) -> None:
     """Put `wrap(layer)` in the place of every linear layer that a pattern names, the head excepted.
 
     Raises:
         AdaptationError: a pattern matches no linear layer.
     """
     linears = linears_outside_head(model)
-    if not linears:
-        raise AdaptationError(f"{type(model).__name__} has no linear layer outside its head to put adapters on.")
     for name in select(patterns, linears, "linear layer outside the head"):
         layer = model.get_submodule(name)
         assert isinstance(layer, nn.Linear)
         model.set_submodule(name, wrap(layer).to(layer.weight.device))
-    _leave_fused_paths(model)
-
-
-def _leave_fused_paths(model: nn.Module) -> None:
-    """Make torch's own transformer layers call their parts: their fused kernels read the weights past adapters."""
-    for module in model.modules():
-        if isinstance(module, nn.TransformerEncoder):
-            module.use_nested_tensor = False
-        if isinstance(module, nn.TransformerEncoderLayer):
-            module.activation_relu_or_gelu = 0
+    _close_fused_paths(model)
 
 
 def merge(model: nn.Module) -> nn.Module:
@@ -71,46 +61,122 @@ def merge(model: nn.Module) -> nn.Module:
     Merging a merged model changes nothing.
 
     Raises:
-        AdaptationError: an adapter has no linear equivalent; the model is left as it was.
+        AdaptationError: an adapter has no linear equivalent, or is the PEFT library's. The model is left
+            as it was.
     """
     plain = {name: layer.merged() for name, layer in adapter_layers(model)}
+    if any(not isinstance(module, AdapterLayer) for _, module in wrappers(model)):
+        raise AdaptationError("Adapters of the PEFT library are not merged here; keep the capsule, or use lora.")
     for name, layer in plain.items():
         model.set_submodule(name, layer)
+    _open_fused_paths(model)
+    # What is plain now is its own base.
+    vars(model).pop("_head_before_training", None)
     return model
 
 
 @contextmanager
 def disabled(model: nn.Module) -> Iterator[nn.Module]:
-    """Inside the context the base answers exactly: adapters are off and the head is as it was before training."""
-    layers = [layer for _, layer in adapter_layers(model)]
-    before = [layer.enabled for layer in layers]
-    for layer in layers:
-        layer.enabled = False
+    """Inside the context the base answers exactly: it has no adapters, and its head is as before training.
+
+    Adapters are taken out of the model and put back at the end, the PEFT library's and virtual tokens too.
+
+    Raises:
+        AdaptationError: the strategy trains weights of the base itself, which then are not to be had.
+    """
+    _check_base_is_whole(model)
+    taken = list(wrappers(model))
     try:
+        # From the inside out and back from the outside in: a name leads through the wrappers around it.
+        for name, module in reversed(taken):
+            model.set_submodule(name, _wrapped(module))
+        _open_fused_paths(model)
         with _original_head(model):
             yield model
     finally:
-        for layer, enabled in zip(layers, before, strict=True):
-            layer.enabled = enabled
+        for name, module in taken:
+            model.set_submodule(name, module)
+        if taken:
+            _close_fused_paths(model)
 
 
-def remember_head(model: nn.Module, head: frozenset[str]) -> None:
-    """Keep a copy of the head for `disabled`; outside `state_dict`, since it is not part of what was learnt."""
-    copies = {name: p.detach().clone() for name, p in model.named_parameters() if name in head}
-    model.__dict__["_head_before_training"] = copies
+def wrappers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Every module that stands in front of one of the base, by name: our adapters, and what PEFT puts in."""
+    for name, module in model.named_modules():
+        if is_adapter(module) or _is_peft_model(module):
+            yield name, module
+
+
+def _wrapped(module: nn.Module) -> nn.Module:
+    if _is_peft_model(module):
+        base = module.get_base_model()
+    else:
+        base = module.base if isinstance(module, AdapterLayer) else module.base_layer
+    assert isinstance(base, nn.Module)
+    return base
+
+
+def _is_peft_model(module: nn.Module) -> bool:
+    # By its home: importing PEFT takes seconds, and a model that has one of these has imported it.
+    return type(module).__module__ == "peft.peft_model"
+
+
+def remember_head(model: nn.Module, head: Sequence[nn.Parameter]) -> None:
+    """Keep a copy of the head for `disabled`; outside `state_dict`: it is no part of what was learnt."""
+    vars(model)["_head_before_training"] = [(parameter, parameter.detach().clone()) for parameter in head]
+
+
+def _check_base_is_whole(model: nn.Module) -> None:
+    original = vars(model).get("_head_before_training")
+    if original is None:
+        return
+    learnt = {id(parameter) for parameter, _ in original}
+    for _, module in wrappers(model):
+        base = {id(parameter) for parameter in _wrapped(module).parameters()}
+        learnt |= {id(parameter) for parameter in module.parameters()} - base
+    changed = [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in learnt]
+    if changed:
+        raise AdaptationError(
+            f"The base cannot answer: the strategy trains {changed[0]} and {len(changed) - 1} more of its own "
+            "weights. Load the base anew."
+        )
 
 
 @contextmanager
 def _original_head(model: nn.Module) -> Iterator[None]:
-    original: dict[str, Tensor] = model.__dict__.get("_head_before_training", {})
-    parameters = dict(model.named_parameters())
-    trained = {name: parameters[name].detach().clone() for name in original}
-    with torch.no_grad():
-        for name, tensor in original.items():
-            parameters[name].copy_(tensor)
+    original = vars(model).get("_head_before_training", [])
+    trained = [(parameter, parameter.detach().clone()) for parameter, _ in original]
+    _copy(original)
     try:
         yield
     finally:
-        with torch.no_grad():
-            for name, tensor in trained.items():
-                parameters[name].copy_(tensor)
+        _copy(trained)
+
+
+@torch.no_grad()
+def _copy(pairs: Sequence[tuple[nn.Parameter, torch.Tensor]]) -> None:
+    for parameter, values in pairs:
+        parameter.copy_(values)
+
+
+# torch's own transformer layers have fused kernels that read the weights of their parts and never call them.
+# While adapters are in the model these switches are off.
+_FUSED_PATHS = (
+    (nn.TransformerEncoder, "use_nested_tensor", False),
+    (nn.TransformerEncoderLayer, "activation_relu_or_gelu", 0),
+)
+
+
+def _close_fused_paths(model: nn.Module) -> None:
+    for module in model.modules():
+        for kind, switch, off in _FUSED_PATHS:
+            if isinstance(module, kind):
+                vars(module).setdefault("_fused_path", getattr(module, switch))
+                setattr(module, switch, off)
+
+
+def _open_fused_paths(model: nn.Module) -> None:
+    for module in model.modules():
+        for kind, switch, _ in _FUSED_PATHS:
+            if isinstance(module, kind) and "_fused_path" in vars(module):
+                setattr(module, switch, vars(module).pop("_fused_path"))

@@ -9,7 +9,7 @@ from typing import ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
-from transferkit.adaptation.adapters import adapter_layers
+from transferkit.adaptation.adapters import remember_head, wrappers
 from transferkit.adaptation.freezing import head_parameters
 from transferkit.errors import AdaptationError
 
@@ -64,16 +64,18 @@ class Strategy(BaseModel, ABC):
         Raises:
             AdaptationError: the model is adapted already, or a target matches nothing in it.
         """
-        if any(True for _ in adapter_layers(model)):
+        if any(True for _ in wrappers(model)):
             raise AdaptationError("The model has adapters already: merge() them first, or load the base anew.")
-        head = head_parameters(model)
+        names = head_parameters(model)
+        # The parameters themselves: wrappers may rename the modules around them.
+        head = [parameter for name, parameter in model.named_parameters() if name in names]
+        remember_head(model, head)
         model.requires_grad_(False)
-        self.adapt(model, head)
-        for name, parameter in model.named_parameters():
-            if name in head:
-                parameter.requires_grad_(True)
+        self.adapt(model)
+        for parameter in head:
+            parameter.requires_grad_(True)
         return AdaptationReport.of(model, type(self).__name__)
 
     @abstractmethod
-    def adapt(self, model: nn.Module, head: frozenset[str]) -> None:
-        """Unfreeze or add what trains beside the parameters named in `head`."""
+    def adapt(self, model: nn.Module) -> None:
+        """Unfreeze or add what trains beside the head; all is frozen when this is called."""

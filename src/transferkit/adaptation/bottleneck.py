@@ -8,9 +8,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from transferkit.adaptation.adapters import AdapterLayer, remember_head, wrap_linears
+from transferkit.adaptation.adapters import AdapterLayer, wrap_linears
 from transferkit.adaptation.base import Strategy
 from transferkit.adaptation.freezing import feed_forward_linears
+from transferkit.adaptation.patterns import Patterns
 from transferkit.errors import AdaptationError
 
 
@@ -39,7 +40,8 @@ class BottleneckLinear(AdapterLayer):
     def merged(self) -> nn.Linear:
         """There is none: the adapter is not linear."""
         raise AdaptationError(
-            "Bottleneck adapters cannot be merged: their ReLU has no linear equivalent. Keep the capsule, or use lora."
+            "Bottleneck adapters cannot be merged: their ReLU has no linear equivalent. "
+            "Keep the capsule, or use lora."
         )
 
 
@@ -53,11 +55,12 @@ class Bottleneck(Strategy):
     # 24 for 384 wide layers is the ratio of 1 to 16 at which the paper's scores level off (section 3.4).
     size: int = Field(default=24, ge=1)
     # Empty: both feed-forward layers of every transformer layer.
-    targets: tuple[str, ...] = ()
+    targets: Patterns = ()
 
-    def adapt(self, model: nn.Module, head: frozenset[str]) -> None:
+    def adapt(self, model: nn.Module) -> None:
         """Wrap the targets; the head trains as it is."""
-        remember_head(model, head)
         wrap_linears(
-            model, self.targets or feed_forward_linears(model), lambda layer: BottleneckLinear(layer, self.size)
+            model,
+            self.targets or feed_forward_linears(model),
+            lambda layer: BottleneckLinear(layer, self.size),
         )

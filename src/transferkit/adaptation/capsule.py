@@ -1,4 +1,4 @@
-"""A capsule: what a strategy changed, its head, and all that is needed to put both back on their base, in one file."""
+"""A capsule: what a strategy changed, its head, and what is needed to put both back on their base, in one file."""
 
 from __future__ import annotations
 
@@ -32,9 +32,11 @@ class CapsuleInfo(BaseModel):
 
 def learnt_tensors(model: nn.Module) -> dict[str, Tensor]:
     """What training may have changed: trainable parameters, and buffers that are saved with the model."""
-    trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    frozen = {name for name, _ in model.named_parameters()} - trainable
-    return {name: tensor for name, tensor in model.state_dict().items() if name not in frozen}
+    # Tied parameters are listed once here and more often in the state, and safetensors refuses shared memory.
+    trainable = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+    every = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    buffers = {name: tensor for name, tensor in model.state_dict().items() if name not in every}
+    return trainable | buffers
 
 
 def load_learnt(model: nn.Module, tensors: dict[str, Tensor], where: str) -> None:
@@ -48,7 +50,9 @@ def load_learnt(model: nn.Module, tensors: dict[str, Tensor], where: str) -> Non
         name for name in own if own[name].shape != tensors[name].shape
     )
     if strangers:
-        raise AdaptationError(f"{where} does not fit the model: {strangers[0]} and {len(strangers) - 1} more differ.")
+        raise AdaptationError(
+            f"{where} does not fit the model: {strangers[0]} and {len(strangers) - 1} more differ."
+        )
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(tensors[name])
@@ -66,7 +70,7 @@ def read_capsule(path: Path) -> tuple[CapsuleInfo, dict[str, Tensor]]:
     """Read a capsule.
 
     Raises:
-        AdaptationError: the file is missing, is not safetensors, or is not a capsule.
+        AdaptationError: the file is missing, is not whole, or is not a capsule.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -74,12 +78,14 @@ def read_capsule(path: Path) -> tuple[CapsuleInfo, dict[str, Tensor]]:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT:
-                raise AdaptationError(f"{path} is not a capsule of this version; save it with this version again.")
+                raise AdaptationError(
+                    f"{path} is not a capsule of this version; save it with this version again."
+                )
             info = CapsuleInfo.model_validate(json.loads(metadata["info"]))
             return info, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError:
         raise AdaptationError(f"There is no capsule {path}.") from None
-    except (SafetensorError, ValidationError, KeyError, json.JSONDecodeError) as error:
+    except (SafetensorError, OSError, ValidationError, KeyError, json.JSONDecodeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise AdaptationError(f"{path} cannot be read as a capsule: {reason}") from None
 
@@ -94,16 +100,21 @@ def attach(model: nn.Module, path: Path, base_fingerprint: str, tokenizer_hash: 
         tokenizer_hash: of the tokenizer that will feed the model.
 
     Raises:
-        AdaptationError: the capsule belongs to another base or another tokenizer.
+        AdaptationError: the capsule belongs to another base, another tokenizer, or another pooling.
     """
     info, tensors = read_capsule(path)
     if info.base_fingerprint != base_fingerprint:
         raise AdaptationError(
-            f"The capsule {path} belongs to another base: it was made on {info.backbone} with the fingerprint "
+            f"The capsule {path} belongs to another base: it was made on {info.backbone}, with the fingerprint "
             f"{info.base_fingerprint[:12]}, and this model has {base_fingerprint[:12]}. Load that base."
         )
     if info.tokenizer_hash != tokenizer_hash:
-        raise AdaptationError(f"The capsule {path} was made with another tokenizer; use the one saved beside it.")
+        raise AdaptationError(
+            f"The capsule {path} was made with another tokenizer; use the one saved beside it."
+        )
+    pooling = getattr(model, "pooling", info.pooling)
+    if pooling != info.pooling:
+        raise AdaptationError(f"The capsule {path} has its head on {info.pooling} pooling, the model on {pooling}.")
     make_strategy(info.strategy).apply(model)
     load_learnt(model, tensors, str(path))
     return info

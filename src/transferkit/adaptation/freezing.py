@@ -31,7 +31,9 @@ def head_parameters(model: nn.Module) -> frozenset[str]:
     names = [name for name, _ in model.named_parameters()]
     prefix = getattr(model, "base_model_prefix", "")
     if prefix:
-        return frozenset(name for name in names if hasattr(model, prefix) and not name.startswith(f"{prefix}."))
+        return frozenset(
+            name for name in names if hasattr(model, prefix) and not name.startswith(f"{prefix}.")
+        )
     linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     if not linears:
         raise AdaptationError(f"{type(model).__name__} has no linear layer that could be its head.")
@@ -43,29 +45,45 @@ def layer_stack(model: nn.Module) -> tuple[str, int]:
     best = ("", 0)
     for name, module in model.named_modules():
         blocks = list(module.children())
-        is_stack = isinstance(module, (nn.ModuleList, nn.Sequential)) and len({type(block) for block in blocks}) == 1
+        is_stack = (
+            isinstance(module, (nn.ModuleList, nn.Sequential)) and len({type(block) for block in blocks}) == 1
+        )
         # The outermost of equals: a layer may hold short lists of its own.
         if is_stack and len(blocks) > best[1]:
             best = (name, len(blocks))
     if not best[1]:
-        raise AdaptationError(f"{type(model).__name__} has no row of like layers; name parts by pattern instead.")
+        raise AdaptationError(
+            f"{type(model).__name__} has no row of like layers; name parts by pattern instead."
+        )
     return best
 
 
 def linears_outside_head(model: nn.Module) -> list[str]:
-    """Names of the linear layers that belong to the backbone and are called as layers."""
+    """Names of the linear layers that belong to the backbone and are called as layers.
+
+    Raises:
+        AdaptationError: there are none.
+    """
     head = head_parameters(model)
-    return [
+    found = [
         name
         for name, module in model.named_modules()
         # torch.nn.MultiheadAttention reads the weights of this one and never calls it.
         if isinstance(module, nn.Linear) and not isinstance(module, NonDynamicallyQuantizableLinear)
         if f"{name}.weight" not in head
     ]
+    if not found:
+        raise AdaptationError(
+            f"{_kind(model)} has no linear layer outside its head to put adapters on; use partial or full."
+        )
+    return found
 
 
 def encoder_linears(model: nn.Module) -> list[str]:
-    """Names of the attention and feed-forward linear layers: all outside the head, inside the layers if there are."""
+    """Names of the attention and feed-forward linear layers.
+
+    These are the linear layers outside the head, and where there are numbered layers only those inside them.
+    """
     linears = linears_outside_head(model)
     inside = [name for name in linears if any(part.isdigit() for part in name.split("."))]
     return inside or linears
@@ -80,16 +98,22 @@ def feed_forward_linears(model: nn.Module) -> list[str]:
     found = matching(FEED_FORWARD, encoder_linears(model))
     if not found:
         raise AdaptationError(
-            f"The feed-forward layers of {type(model).__name__} are not known by name; name linear layers as targets."
+            f"The feed-forward layers of {_kind(model)} are not known by name; name linear layers as targets."
         )
     return found
+
+
+def _kind(model: nn.Module) -> str:
+    """The class that the user knows the model by: of the network, where `model` is it with a head."""
+    return type(getattr(model, "network", model)).__name__
 
 
 def set_training_mode(model: nn.Module, frozen_dropout: bool = False) -> None:
     """Put what trains in training mode and the frozen rest in eval mode, so that no dropout runs in it.
 
     A module is frozen when none of its own pretrained parameters train; what has no parameters follows its
-    parent. Adapters are always in training mode. `frozen_dropout` puts everything in training mode, as PEFT does.
+    parent. Adapters are always in training mode. `frozen_dropout` puts everything in training mode, as PEFT
+    does.
     """
     model.train()
     if not frozen_dropout:

@@ -10,9 +10,10 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from transferkit.adaptation.adapters import AdapterLayer, remember_head, wrap_linears
+from transferkit.adaptation.adapters import AdapterLayer, wrap_linears
 from transferkit.adaptation.base import Strategy
 from transferkit.adaptation.freezing import encoder_linears
+from transferkit.adaptation.patterns import Patterns
 
 
 class LoRALinear(AdapterLayer):
@@ -60,24 +61,23 @@ class LoRA(Strategy):
 
     # Ten to twenty times that of full fine-tuning: B starts at zero and the pair is scaled down by its rank.
     learning_rate: float = Field(default=1e-3, gt=0)
-    # Rank 4 on every linear layer scores as rank 8 does here with half the bytes to store; where a rank budget
-    # goes matters more than its size (Hu et al. 2021, tables 5 and 6).
+    # Rank 4 on every linear layer scores as rank 8 does here with half the bytes to store; where a rank
+    # budget goes matters more than its size (Hu et al. 2021, tables 5 and 6).
     rank: int = Field(default=4, ge=1)
     # alpha = 2 * rank doubles the addition, the common choice.
     alpha: float = Field(default=8.0, gt=0)
     dropout: float = Field(default=0.0, ge=0, lt=1)
     rank_stabilised: bool = False
     # Empty: all attention and feed-forward linear layers.
-    targets: tuple[str, ...] = ()
+    targets: Patterns = ()
 
     @property
     def scaling(self) -> float:
         """The factor on B A x."""
         return self.alpha / (math.sqrt(self.rank) if self.rank_stabilised else self.rank)
 
-    def adapt(self, model: nn.Module, head: frozenset[str]) -> None:
+    def adapt(self, model: nn.Module) -> None:
         """Wrap the targets; the head trains as it is."""
-        remember_head(model, head)
         wrap_linears(
             model,
             self.targets or encoder_linears(model),

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
 
 from transferkit.errors import AdaptationError, did_you_mean
+
+
+def _split(value: Any) -> Any:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+# An option that holds patterns: a list of them, or one text with commas, such as `query,value`.
+Patterns = Annotated[tuple[str, ...], BeforeValidator(_split)]
 
 
 def select(patterns: Sequence[str], names: Iterable[str], what: str) -> list[str]:
     """The names that match at least one pattern, in their own order.
 
-    A name is read in its dotted parts: `*` stands for any text inside one part and `**` for any number of parts.
-    A pattern may match from any part on, so `query` finds every module called query, and `encoder.layer.5.**`
-    is found below any prefix.
+    A name is read in its dotted parts: `*` stands for any text inside one part, and `**` for any number of
+    parts. A pattern may match from any part on, so `query` finds every module called query, and
+    `encoder.layer.5.**` is found below any prefix.
 
     Raises:
         AdaptationError: a pattern matches nothing; the message lists near names.
@@ -21,8 +32,12 @@ def select(patterns: Sequence[str], names: Iterable[str], what: str) -> list[str
     names = list(names)
     for pattern in patterns:
         if not matching([pattern], names):
-            known = sorted({name.rsplit(".", 1)[-1] for name in names} | {_without_numbers(name) for name in names})
-            raise AdaptationError(f"The pattern {pattern!r} matches no {what}.{did_you_mean(pattern, known, most=6)}")
+            known = sorted(
+                {name.rsplit(".", 1)[-1] for name in names} | {_without_numbers(name) for name in names}
+            )
+            raise AdaptationError(
+                f"The pattern {pattern!r} matches no {what}.{did_you_mean(pattern, known, most=6)}"
+            )
     return matching(patterns, names)
 
 
@@ -33,7 +48,7 @@ def matching(patterns: Sequence[str], names: Sequence[str]) -> list[str]:
 
 
 def _expression(pattern: str) -> str:
-    """A regular expression over a name with one more dot at its end, so that every part of it ends in a dot."""
+    """A regular expression over a name with one more dot at its end: every part of it then ends in a dot."""
     anything = r"(?:[^.]+\.)*"
     parts = (
         anything if part == "**" else re.escape(part).replace(r"\*", "[^.]*") + r"\."

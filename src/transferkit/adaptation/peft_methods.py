@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from transferkit.adaptation.base import AdaptationReport, Strategy
+from transferkit.adaptation.base import Strategy
 from transferkit.adaptation.freezing import encoder_linears, feed_forward_linears
 from transferkit.config import StrategySpec, build
 from transferkit.errors import AdaptationError, ConfigError, did_you_mean
@@ -48,35 +48,37 @@ class PeftMethod(Strategy):
         _config_class(method, options)
         return build(cls, {"method": method, "options": options, **ours}, f"strategy {spec.name}")
 
-    def adapt(self, model: nn.Module, head: frozenset[str]) -> None:
+    def adapt(self, model: nn.Module) -> None:
         """Let PEFT put its layers or its virtual tokens into the backbone."""
         kind, options = _config_class(self.method, self.options)
-        # Kept before PEFT renames modules around them.
-        heads = [parameter for name, parameter in model.named_parameters() if name in head]
+        base = [(parameter, parameter.detach().clone()) for parameter in model.parameters()]
         try:
             with warnings.catch_warnings():
+                # PEFT gives advice here that is for its own trainers, and looks at attributes that
+                # transformers has deprecated.
                 warnings.simplefilter("ignore")
                 _inject(model, kind, options)
                 _try_out(model)
         except Exception as error:  # PEFT refuses with many kinds of errors
             reason = " ".join(str(error).split())[:300] or type(error).__name__
             raise AdaptationError(f"{PREFIX}{self.method} does not work on this backbone: {reason}") from None
-        for parameter in heads:
-            parameter.requires_grad_(True)
-
-    def apply(self, model: nn.Module) -> AdaptationReport:
-        """Apply, and refuse a method that has left nothing but the head to train."""
-        report = super().apply(model)
-        if not any(name for name in report.trainable_names if "head" not in name and "classifier" not in name):
+        if not all(torch.equal(parameter, before) for parameter, before in base):
+            raise AdaptationError(
+                f"{PREFIX}{self.method} with these options rewrites weights of the base, so that what it learns "
+                "would fit no other copy of that base."
+            )
+        own = {id(parameter) for parameter, _ in base}
+        if not any(p.requires_grad and id(p) not in own for p in model.parameters()):
             raise AdaptationError(f"{PREFIX}{self.method} adds nothing to train to this backbone.")
-        return report
 
 
 def methods() -> dict[str, Any]:
     """PEFT's configuration classes by the method names used here."""
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
-    return {str(kind.value).lower().replace("_", "-"): cls for kind, cls in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
+    return {
+        str(kind.value).lower().replace("_", "-"): cls for kind, cls in PEFT_TYPE_TO_CONFIG_MAPPING.items()
+    }
 
 
 def _config_class(method: str, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import torch
 from pydantic import Field
 from torch import nn
 
 from transferkit.adaptation.base import Strategy
-from transferkit.adaptation.freezing import layer_stack
-from transferkit.adaptation.patterns import select
+from transferkit.adaptation.freezing import head_parameters, layer_stack
+from transferkit.adaptation.patterns import Patterns, select
 from transferkit.errors import AdaptationError
 
 
@@ -22,13 +23,13 @@ class Full(Strategy):
     # Small models take, and need, more than BERT's 2e-5 to 5e-5 (Devlin et al. 2019, A.3).
     learning_rate: float = Field(default=1e-4, gt=0)
 
-    def adapt(self, model: nn.Module, head: frozenset[str]) -> None:
+    def adapt(self, model: nn.Module) -> None:
         """Unfreeze everything."""
         model.requires_grad_(True)
 
 
 class Scratch(Strategy):
-    """Train everything from random initial weights of the same architecture: what pre-training is measured by."""
+    """Train everything from random initial weights of the same architecture: the measure of pre-training."""
 
     name: ClassVar[str] = "scratch"
     keeps_whole_model: ClassVar[bool] = True
@@ -37,7 +38,7 @@ class Scratch(Strategy):
     # (Xiong et al. 2020, section 3).
     learning_rate: float = Field(default=2e-4, gt=0)
 
-    def adapt(self, model: nn.Module, head: frozenset[str]) -> None:
+    def adapt(self, model: nn.Module) -> None:
         """Draw all weights anew from torch's global generator and unfreeze them."""
         reinitialise(model)
         model.requires_grad_(True)
@@ -51,7 +52,7 @@ class LinearProbe(Strategy):
     # A convex problem on fixed features: steps can be large.
     learning_rate: float = Field(default=1e-2, gt=0)
 
-    def adapt(self, model: nn.Module, head: frozenset[str]) -> None:
+    def adapt(self, model: nn.Module) -> None:
         """Nothing beside the head."""
 
 
@@ -65,9 +66,9 @@ class Partial(Strategy):
     # None with no patterns: the last 2, a third of a six-layer model.
     layers: int | None = Field(default=None, ge=1)
     # Of parameters, such as `encoder.layer.5.**` or `**.LayerNorm.*`.
-    patterns: tuple[str, ...] = ()
+    patterns: Patterns = ()
 
-    def adapt(self, model: nn.Module, head: frozenset[str]) -> None:
+    def adapt(self, model: nn.Module) -> None:
         """Unfreeze the chosen parameters."""
         parameters = dict(model.named_parameters())
         chosen = set(select(self.patterns, _with_parents(parameters), "parameter"))
@@ -87,8 +88,9 @@ class BitFit(Strategy):
     # fine-tuning (appendix A.1).
     learning_rate: float = Field(default=2e-3, gt=0)
 
-    def adapt(self, model: nn.Module, head: frozenset[str]) -> None:
+    def adapt(self, model: nn.Module) -> None:
         """Unfreeze the biases."""
+        head = head_parameters(model)
         biases = [p for name, p in model.named_parameters() if name.endswith("bias") and name not in head]
         if not biases:
             raise AdaptationError(f"bitfit: {type(model).__name__} has no biases outside its head; use lora.")
@@ -97,23 +99,44 @@ class BitFit(Strategy):
 
 
 def reinitialise(model: nn.Module) -> None:
-    """Draw every weight anew as the architecture does at its birth."""
+    """Draw every weight anew as the architecture does at its birth.
+
+    Raises:
+        AdaptationError: a module does not say how its weights are drawn, so that they would stay.
+    """
+    before = [(name, p.detach().clone()) for name, p in model.named_parameters()]
     for module in model.modules():
-        reset: Any = getattr(module, "reset_parameters", None)
-        if callable(reset):
-            reset()
+        # torch.nn.MultiheadAttention spells it with an underscore.
+        for reset in ("reset_parameters", "_reset_parameters"):
+            _call_if_there(module, reset)
     for module in model.modules():
         if hasattr(module, "initialize_weights"):
             # transformers marks what it has loaded so as not to draw it again.
             for part in [*module.modules(), *module.parameters(), *module.buffers()]:
                 vars(part).pop("_is_hf_initialized", None)
-            module.initialize_weights()
+            _call_if_there(module, "initialize_weights")
+    now = dict(model.named_parameters())
+    for name, old in before:
+        # Norms and biases start as ones and zeros, and may be the same before and after.
+        if torch.equal(old, now[name]) and not torch.equal(old, old.flatten()[:1].expand_as(old)):
+            raise AdaptationError(
+                f"scratch: {type(model).__name__} does not say how {name} is drawn; "
+                "give the module that holds it a reset_parameters() method."
+            )
+
+
+def _call_if_there(module: nn.Module, name: str) -> None:
+    method: Any = getattr(module, name, None)
+    if callable(method):
+        method()
 
 
 def _last_layers(model: nn.Module, count: int, asked: bool) -> list[str]:
     stack, length = layer_stack(model)
     if asked and count > length:
-        raise AdaptationError(f"partial: layers is {count}, but {type(model).__name__} has {length} in {stack}.")
+        raise AdaptationError(
+            f"partial: layers is {count}, but {type(model).__name__} has {length} in {stack}."
+        )
     return [f"{stack}.{index}" for index in range(max(0, length - count), length)]
 
 

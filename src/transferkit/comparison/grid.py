@@ -106,8 +106,10 @@ def _run(out: Path, cell: Cell, job: Job, listener: Listener) -> RunResult:
     folder.mkdir()
     try:
         result = run_one(cell.config, job, folder, cell.label, listener)
-    except (TransferKitError, RuntimeError, ValueError, OSError, MemoryError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+    except Exception as error:  # whatever goes wrong in one run, the others can still be compared
+        reason = " ".join(str(error).split())
+        if not isinstance(error, TransferKitError):
+            reason = f"{type(error).__name__}: {reason}"
         result = RunResult(strategy=cell.label, seed=cell.config.seed, run=".", status="failed", error=reason)
         write_json(folder / run_folder.RESULT_FILE, result)
         listener.said(f"{cell.label} (seed {cell.config.seed}) failed: {reason}")

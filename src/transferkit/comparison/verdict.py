@@ -14,8 +14,19 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from transferkit.evaluation.results import Interval, Pair, RunResult, StrategySummary, Verdict
+from transferkit.evaluation.results import Pair, RunResult, StrategySummary, Verdict
 from transferkit.evaluation.statistics import combine_p, holm, mcnemar_p, mean_interval
+from transferkit.formatting import (
+    count,
+    listed,
+    p_equation,
+    percent,
+    percent_interval,
+    points,
+    points_interval,
+    seconds,
+    size,
+)
 
 # Predicted classes [n] of every run, by strategy and seed.
 Predictions = Mapping[str, Mapping[int, npt.NDArray[np.int64]]]
@@ -72,6 +83,18 @@ def compare_pairs(
     return tuple(pair.model_copy(update={"holm_p": p}) for pair, p in zip(pairs, adjusted, strict=True))
 
 
+def oriented(pairs: Sequence[Pair], first: str, second: str) -> Pair | None:
+    """The pair of these two, turned so that its difference is `first` minus `second`."""
+    for pair in pairs:
+        if (pair.a, pair.b) == (first, second):
+            return pair
+        if (pair.a, pair.b) == (second, first):
+            low, high = pair.interval
+            turned = {"a": first, "b": second, "difference": -pair.difference, "interval": (-high, -low)}
+            return pair.model_copy(update=turned)
+    return None
+
+
 def pareto_front(costs: npt.ArrayLike, scores: npt.ArrayLike) -> BoolArray:
     """Which of m candidates, [m], have no other that is as good in cost and score and better in one."""
     cost, score = np.asarray(costs, dtype=np.float64), np.asarray(scores, dtype=np.float64)
@@ -106,7 +129,7 @@ def decide(
     if not candidates:
         return Verdict(use=None, reason=_all_collapsed(summaries, baseline["accuracy"]), ties=())
     best, *others = candidates
-    behind = {s.strategy: pair for s in others if (pair := _oriented(pairs, best.strategy, s.strategy))}
+    behind = {s.strategy: pair for s in others if (pair := oriented(pairs, best.strategy, s.strategy))}
     ties = [s for s in others if s.strategy in behind and behind[s.strategy].holm_p >= SIGNIFICANCE]
     # The slack absorbs rounding: 0.85 - 0.84 is a little more than 0.01.
     affordable = [best, *(s for s in ties if best.accuracy_mean - s.accuracy_mean <= margin + 1e-9)]
@@ -184,50 +207,36 @@ def _pair(a: str, b: str, right_a: BoolArray, right_b: BoolArray) -> Pair:
     )
 
 
-def _oriented(pairs: Sequence[Pair], first: str, second: str) -> Pair | None:
-    """The pair of these two, turned so that its difference is `first` minus `second`."""
-    for pair in pairs:
-        if (pair.a, pair.b) == (first, second):
-            return pair
-        if (pair.a, pair.b) == (second, first):
-            low, high = pair.interval
-            turned = {"a": first, "b": second, "difference": -pair.difference, "interval": (-high, -low)}
-            return pair.model_copy(update=turned)
-    return None
-
-
 def _what_it_gives(use: StrategySummary, baseline: float) -> str:
     seeds = f" on average over {len(use.seeds)} seeds" if len(use.seeds) > 1 else ""
     return (
-        f"Use {use.strategy}: it answers {_percent(use.accuracy_mean)} of the test rows correctly{seeds} "
-        f"({_percent_interval(use.accuracy_interval)}), where always answering the most frequent class gives "
-        f"{_percent(baseline)}; it trains {use.trainable_parameters:,} parameters in "
-        f"{_duration(use.train_seconds_mean)} and takes {_size(use.stored_bytes)} to store."
+        f"Use {use.strategy}: it answers {percent(use.accuracy_mean)} of the test rows correctly{seeds} "
+        f"(95 % interval {percent_interval(use.accuracy_interval)}), where always answering the most frequent "
+        f"class gives {percent(baseline)}; it trains {count(use.trainable_parameters)} parameters in "
+        f"{seconds(use.train_seconds_mean)} and takes {size(use.stored_bytes)} to store."
     )
 
 
-def _what_it_gives_up(
-    use: StrategySummary, best: StrategySummary, best_minus_use: Pair, ties: Sequence[str]
-) -> str:
+def _what_it_gives_up(use: StrategySummary, best: StrategySummary, best_minus_use: Pair, ties: Sequence[str]) -> str:
     also = [name for name in ties if name != use.strategy]
     return (
-        f"The most accurate, {best.strategy}, trains {best.trainable_parameters:,} parameters; against it "
-        f"you give up {_points(best_minus_use)}, a difference that chance can explain"
-        + (f", as it can for {_listed(also)}." if also else ".")
+        f"The most accurate, {best.strategy}, trains {count(best.trainable_parameters)} parameters; against it "
+        f"you give up {_lead(best_minus_use)}, a difference that chance can explain"
+        + (f", as it can for {listed(also)}." if also else ".")
     )
 
 
 def _lead_over_the_others(behind: Mapping[str, Pair], ties: Sequence[str], margin: float) -> str:
     if ties:
         return (
-            f"It has the highest accuracy; {_listed(ties)} cannot be told apart from it, but no tie "
-            f"that trains fewer parameters comes within {100 * margin:.1f} points of it."
+            f"It has the highest accuracy; {listed(ties)} cannot be told apart from it, but no tie "
+            f"that trains fewer parameters comes within {points(margin, plus=False)} points of it."
         )
     if behind:
         next_best = next(iter(behind.values()))
         return (
-            f"The next best, {next_best.b}, gives up {_points(next_best)}, more than chance explains "
-            f"({_p_value(next_best.holm_p)} after Holm's correction)."
+            f"The next best, {next_best.b}, gives up {_lead(next_best)}, more than chance explains "
+            f"({p_equation(next_best.holm_p)} after Holm's correction)."
         )
     return "The others stayed at the majority baseline or share no finished seed with it."
 
@@ -236,42 +245,12 @@ def _all_collapsed(summaries: Sequence[StrategySummary], baseline: float) -> str
     top = summaries[0]
     return (
         "Nothing to recommend: no strategy beats always answering the most frequent class, which gives "
-        f"{_percent(baseline)}; the most accurate, {top.strategy}, reaches {_percent(top.accuracy_mean)} "
-        f"({_percent_interval(top.accuracy_interval)}). "
+        f"{percent(baseline)}; the most accurate, {top.strategy}, reaches {percent(top.accuracy_mean)} "
+        f"(95 % interval {percent_interval(top.accuracy_interval)}). "
         "More training rows, more epochs or another learning rate may help."
     )
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
-
-
-def _percent_interval(interval: Interval) -> str:
-    return f"95 % interval {100 * interval[0]:.1f} to {100 * interval[1]:.1f}"
-
-
-def _points(pair: Pair) -> str:
-    low, high = pair.interval
-    return f"{100 * pair.difference:.1f} points (95 % interval {100 * low:.1f} to {100 * high:.1f})"
-
-
-def _p_value(p: float) -> str:
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-def _size(n_bytes: int) -> str:
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if n_bytes >= factor:
-            return f"{n_bytes / factor:.1f} {unit}"
-    return f"{n_bytes} bytes"
-
-
-def _listed(names: Sequence[str]) -> str:
-    *head, last = names
-    return f"{', '.join(head)} and {last}" if head else last
+def _lead(pair: Pair) -> str:
+    """The difference of a pair and its interval, in points."""
+    return f"{points(pair.difference, plus=False)} points (95 % interval {points_interval(pair.interval)})"

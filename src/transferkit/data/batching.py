@@ -75,7 +75,7 @@ class FeatureTable(torch.utils.data.Dataset[dict[str, Tensor]]):
         """Tokens per row, int32 [rows]."""
         return self.input_ids.lengths
 
-    def __getitems__(self, rows: Sequence[int]) -> dict[str, Tensor]:
+    def __getitems__(self, rows: Sequence[int] | np.ndarray) -> dict[str, Tensor]:
         """Collate `rows`; torch's loader calls this once a batch instead of once a row."""
         index = np.asarray(rows)
         input_ids = self.input_ids.padded(index, self.pad_token_id)

@@ -24,6 +24,8 @@ def read(name: str, options: FileOptions) -> Source:
         return folders.read(path, options)
     if path.exists():
         return tabular.read(path, options)
+    if "://" in name:
+        raise DataError(f"{name} is an address on the network; fetch the file, and give its path.")
     if name.partition(":")[0] in {known.partition(":")[0] for known in builtin.BUILTIN} or _is_misspelt(name):
         raise DataError(f"There is no built-in data set {name!r}.{did_you_mean(name, builtin.BUILTIN)}")
     if _is_path(name):

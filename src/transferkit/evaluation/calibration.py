@@ -6,26 +6,17 @@ The confidence of a row is the probability of its top label. Rows are binned by 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
+
+from transferkit.evaluation.results import ReliabilityBin
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 BINS = 15  # the number of Guo et al., so that values compare with published ones
-
-
-@dataclass(frozen=True)
-class ReliabilityBin:
-    """The rows whose confidence lies in (lower, upper]: what they promise and what they keep."""
-
-    lower: float
-    upper: float
-    rows: int
-    confidence: float  # mean
-    accuracy: float
 
 
 def expected_calibration_error(labels: IntArray, probabilities: FloatArray) -> float:
@@ -71,6 +62,25 @@ def reliability_bins(labels: IntArray, probabilities: FloatArray) -> tuple[Relia
             accuracy=float(rights[index] / rows[index]),
         )
         for index in np.flatnonzero(rows)
+    )
+
+
+def pooled(bins: Iterable[ReliabilityBin]) -> tuple[ReliabilityBin, ...]:
+    """The bins of several runs as if their rows came from one, from left to right."""
+    by_edges: dict[tuple[float, float], list[ReliabilityBin]] = {}
+    for one in bins:
+        by_edges.setdefault((one.lower, one.upper), []).append(one)
+    return tuple(_united(by_edges[edges]) for edges in sorted(by_edges))
+
+
+def _united(bins: list[ReliabilityBin]) -> ReliabilityBin:
+    rows = sum(one.rows for one in bins)
+    return ReliabilityBin(
+        lower=bins[0].lower,
+        upper=bins[0].upper,
+        rows=rows,
+        confidence=sum(one.rows * one.confidence for one in bins) / rows,
+        accuracy=sum(one.rows * one.accuracy for one in bins) / rows,
     )
 
 

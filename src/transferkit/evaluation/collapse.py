@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from transferkit.evaluation.results import Interval
+from transferkit.formatting import count, percent, percent_interval, score, score_interval
 
 
 def collapse_reason(
@@ -34,13 +35,12 @@ def collapse_reason(
         return None  # with one true class in the test rows, answering it always is right
     answered = np.flatnonzero(confusion.sum(axis=0))
     if len(answered) == 1:
-        return f"All {confusion.sum():,} test rows are answered {names[answered[0]]!r}."
-    accuracy_low, accuracy_high = intervals["accuracy"]
-    mcc_low, mcc_high = intervals["mcc"]
+        return f"All {count(confusion.sum())} test rows are answered {names[answered[0]]!r}."
+    accuracy_low, mcc_low = intervals["accuracy"][0], intervals["mcc"][0]
     if accuracy_low > baseline_accuracy or mcc_low > 0:
         return None
     return (
-        f"The score is at the majority baseline: accuracy {100 * metrics['accuracy']:.1f} % "
-        f"(95 % interval {100 * accuracy_low:.1f} to {100 * accuracy_high:.1f}) against "
-        f"{100 * baseline_accuracy:.1f} %, MCC {metrics['mcc']:.2f} ({mcc_low:.2f} to {mcc_high:.2f})."
+        f"The score is at the majority baseline: accuracy {percent(metrics['accuracy'])} "
+        f"(95 % interval {percent_interval(intervals['accuracy'])}) against {percent(baseline_accuracy)}, "
+        f"MCC {score(metrics['mcc'])} ({score_interval(intervals['mcc'])})."
     )

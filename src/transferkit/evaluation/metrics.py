@@ -12,7 +12,7 @@ import numpy.typing as npt
 from scipy.special import log_softmax
 
 from transferkit.errors import TransferKitError
-from transferkit.evaluation.calibration import binned_gaps, error_of_gaps
+from transferkit.evaluation.calibration import binned_gaps, error_of_gaps, reliability_bins
 from transferkit.evaluation.collapse import collapse_reason
 from transferkit.evaluation.results import ClassScores, Interval, Scores
 from transferkit.evaluation.statistics import (
@@ -48,6 +48,7 @@ def score(labels: npt.ArrayLike, logits: npt.ArrayLike, names: tuple[str, ...]) 
         intervals=intervals | probability_intervals,
         per_class=_per_class(confusion, names),
         confusion=tuple(tuple(row) for row in confusion.tolist()),
+        reliability=reliability_bins(true, np.exp(log_p)),
         positive_label=names[-1] if len(names) == 2 else None,
         baseline=baseline,
         collapsed=reason is not None,

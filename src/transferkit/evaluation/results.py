@@ -13,9 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from transferkit.errors import RunError
 
-RESULT_SCHEMA = "transferkit/result/1"
-COMPARISON_SCHEMA = "transferkit/comparison/1"
-
 Interval = tuple[float, float]
 Status = Literal["finished", "failed", "interrupted"]
 AnyRecord = TypeVar("AnyRecord", bound="Record")
@@ -38,6 +35,16 @@ class ClassScores(Record):
     predicted: int = Field(description="test rows predicted as this class")
 
 
+class ReliabilityBin(Record):
+    """The test rows whose confidence lies in (lower, upper]: what they promise and what they keep."""
+
+    lower: float
+    upper: float
+    rows: int
+    confidence: float = Field(description="mean probability of the answer")
+    accuracy: float = Field(description="share of right answers")
+
+
 class Scores(Record):
     """All that one set of predictions says against the true labels."""
 
@@ -49,6 +56,9 @@ class Scores(Record):
     intervals: dict[str, Interval] = Field(description="bootstrap 95 % interval by metric")
     per_class: tuple[ClassScores, ...]
     confusion: tuple[tuple[int, ...], ...] = Field(description="rows: true class, columns: predicted class")
+    reliability: tuple[ReliabilityBin, ...] = Field(
+        default=(), description="bins of equal width of the answer's probability, from low to high, none empty"
+    )
     positive_label: str | None = Field(description="the class that two-class f1 speaks of: the last label")
     baseline: dict[str, float] = Field(description="the same metrics of always answering the majority class")
     collapsed: bool
@@ -58,7 +68,7 @@ class Scores(Record):
 class RunResult(Record):
     """One run: `results.json` in its folder, and one entry of `comparison.json`."""
 
-    schema_: str = Field(default=RESULT_SCHEMA, alias="schema")
+    schema_: Literal["transferkit/result/1"] = Field(default="transferkit/result/1", alias="schema")
     strategy: str
     seed: int
     run: str = Field(description="the run folder, relative to the file that holds this entry")
@@ -142,7 +152,7 @@ class DataFacts(Record):
 class Comparison(Record):
     """`comparison.json`."""
 
-    schema_: str = Field(default=COMPARISON_SCHEMA, alias="schema")
+    schema_: Literal["transferkit/comparison/1"] = Field(default="transferkit/comparison/1", alias="schema")
     task: str
     created: str = Field(description="UTC, ISO 8601")
     config: dict[str, Any]

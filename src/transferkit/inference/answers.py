@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 from transferkit.data.prediction_input import InputRow, iter_texts
 from transferkit.data.text_lines import FileOptions
@@ -16,6 +16,7 @@ from transferkit.errors import DataError, RunError
 from transferkit.inference.predictor import Prediction, Predictor, Text
 from transferkit.inference.stages import Stages, explain
 
+Quoting = Literal["auto", "csv", "none"]
 LABEL_COLUMN = "predicted_label"
 
 
@@ -33,11 +34,9 @@ def read_texts(texts: Sequence[str], standard_input: TextIO) -> list[Text]:
     return rows
 
 
-def predict_texts(run: Path, rows: Sequence[Text], *, as_json: bool, explained: bool) -> None:
+def predict_texts(run: Path, rows: list[Text], *, as_json: bool, explained: bool) -> None:
     """Print the answer for each of `rows`."""
-    from transferkit.api import load
-
-    predictor = load(run)
+    predictor = Predictor.load(run)
     if explained:
         stages = [explain(predictor, row) for row in rows]
         answers = [_stages_as_json(one) for one in stages]
@@ -50,7 +49,7 @@ def predict_texts(run: Path, rows: Sequence[Text], *, as_json: bool, explained: 
 
 
 def predict_file(
-    run: Path, source: Path, *, columns: Sequence[str], encoding: str | None, quoting: str, out: Path | None,
+    run: Path, source: Path, *, columns: Sequence[str], encoding: str | None, quoting: Quoting, out: Path | None,
     overwrite: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Write the rows of `source` with their predictions, a batch at a time, in the order of the file.
@@ -59,11 +58,9 @@ def predict_file(
         RunError: `out` is there already and is not to be overwritten.
         DataError: the file cannot be read, or a row has no text.
     """
-    from transferkit.api import load
-
     if out is not None and out.exists() and not overwrite:
         raise RunError(f"{out} exists; choose another --out, or replace it with --overwrite.")
-    predictor = load(run)
+    predictor = Predictor.load(run)
     trained_on = predictor.record.data.columns
     batches = iter_texts(
         source,

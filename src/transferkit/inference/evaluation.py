@@ -9,7 +9,7 @@ from transferkit.data.preparation import read_labelled
 from transferkit.evaluation.metrics import score
 from transferkit.evaluation.results import Scores
 from transferkit.inference.predictor import BATCH_SIZE, Predictor
-from transferkit.training.loop import predict_logits
+from transferkit.training.forward import predict_logits
 from transferkit.training.tracking import Listener
 
 

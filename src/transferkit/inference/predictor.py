@@ -14,12 +14,13 @@ from transferkit import run_folder
 from transferkit.adaptation.capsule import attach
 from transferkit.config import BackboneConfig, TokenizationConfig
 from transferkit.data.batching import FeatureTable
+from transferkit.environment import quiet_libraries
 from transferkit.errors import DataError, RunError
 from transferkit.evaluation.metrics import log_probabilities
 from transferkit.models.backbones import TextClassifier, load_classifier
 from transferkit.models.hub import BackboneFiles, locate
 from transferkit.tokenization.pretrained import TextTokenizer
-from transferkit.training.loop import predict_logits
+from transferkit.training.forward import predict_logits
 from transferkit.training.tracking import Silent
 
 # One text, or the two of a pair.
@@ -61,6 +62,7 @@ class Predictor:
             BackboneError: the run keeps a capsule only, and its base is not to be had.
             AdaptationError: the base is not the one the capsule was made on.
         """
+        quiet_libraries()
         folder = run_folder.resolve(path)
         record = run_folder.read_record(folder)
         if not (folder / "model").is_dir():
@@ -83,9 +85,11 @@ class Predictor:
     def __call__(self, texts: Text) -> Prediction: ...
 
     @overload
-    def __call__(self, texts: Sequence[Text]) -> list[Prediction]: ...
+    def __call__(self, texts: list[Text] | list[str] | list[tuple[str, str]]) -> list[Prediction]: ...
 
-    def __call__(self, texts: Text | Sequence[Text]) -> Prediction | list[Prediction]:
+    def __call__(
+        self, texts: Text | list[Text] | list[str] | list[tuple[str, str]]
+    ) -> Prediction | list[Prediction]:
         """Predict one text (or pair, as a tuple of two) or a list of them.
 
         Raises:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import re
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,9 @@ from torch import Tensor, nn
 from transferkit.config import BackboneConfig
 from transferkit.errors import BackboneError
 from transferkit.models.hub import BackboneFiles
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 Pooling = Literal["mean", "first", "model"]
 
@@ -46,7 +50,9 @@ class TextClassifier(nn.Module):
         head_parameters: names of the parameters that are new to the task and so always train.
     """
 
-    def __init__(self, network: nn.Module, pooling: Pooling, head: nn.Module | None, new: set[str]) -> None:
+    def __init__(
+        self, network: PreTrainedModel, pooling: Pooling, head: nn.Module | None, new: set[str]
+    ) -> None:
         super().__init__()
         self.network = network
         self.head = head
@@ -80,11 +86,10 @@ def _is_new(name: str, new: set[str]) -> bool:
 
 
 def choose_pooling(files: BackboneFiles, config: BackboneConfig) -> Pooling:
-    """What `auto` stands for: the pooling that a sentence-embedding model declares, else the family's own head."""
+    """What `auto` stands for: the pooling a sentence-embedding model declares, else the family's own head."""
     if config.head_pooling != "auto":
         return config.head_pooling
-    own = files.own_pooling()
-    return own if own in ("mean", "first") else "model"  # type: ignore[return-value]
+    return files.own_pooling() or "model"
 
 
 def load_classifier(
@@ -93,9 +98,11 @@ def load_classifier(
     """Load the pretrained weights and put a new head on them, drawn from torch's global generator.
 
     Raises:
-        BackboneError: the folder's architecture is unknown, needs its own code, lacks weights, or has no
-            classification head of its own where one was asked for.
+        BackboneError: the folder's architecture is unknown, needs its own code, lacks weights, does not take
+            text alone, or has no classification head of its own where one was asked for.
     """
+    from safetensors import SafetensorError
+
     pooling = choose_pooling(files, config)
     architecture = read_architecture(files)
     kind = _network_class(architecture, pooling, files.name)
@@ -104,48 +111,79 @@ def load_classifier(
         settings |= _class_names(labels) | {"pad_token_id": pad_token_id, "ignore_mismatched_sizes": True}
     try:
         network, info = kind.from_pretrained(files.folder, trust_remote_code=False, **settings)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise BackboneError(f"The model in {files.folder} cannot be loaded: {_first_sentence(error)}") from None
-    return _assemble(network, pooling, len(labels), config.head_dropout, _new_parameters(network, info, files.name))
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        raise BackboneError(f"The model in {files.folder} cannot be loaded: {_brief(error)}") from None
+    new = _new_parameters(network, info, files.name)
+    if pooling == "model":
+        return TextClassifier(network, pooling, None, new)
+    if getattr(network, "pooler", None) is not None:
+        # The family's pooler is not on the path to a pooled head: kept, its weights would train on nothing.
+        network.pooler = None
+    head = nn.Sequential(nn.Dropout(config.head_dropout), nn.Linear(network.config.hidden_size, len(labels)))
+    return TextClassifier(network, pooling, head, set())
 
 
 def read_architecture(files: BackboneFiles) -> Any:
-    """The transformers configuration in the folder."""
+    """The transformers configuration in the folder.
+
+    Raises:
+        BackboneError: config.json is broken, or describes a model whose code is not in transformers.
+    """
     from transformers import AutoConfig
 
+    settings = files.json("config.json")
     try:
         return AutoConfig.from_pretrained(files.folder, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if "auto_map" in settings:
+            raise BackboneError(
+                f"{files.name} needs code from its own repository, and such code is never run here; "
+                "name a model of a family that transformers has."
+            ) from None
         raise BackboneError(
-            f"{files.folder}/config.json does not describe a model that transformers knows: {_first_sentence(error)}"
+            f"{files.folder}/config.json describes no model that transformers knows: {_brief(error)}"
         ) from None
 
 
 def longest_input(files: BackboneFiles) -> int | None:
-    """The most tokens a row may have, as the backbone's own files say; None where nothing bounds it."""
+    """The most tokens a row may have: the positions that the backbone has weights for; None if unbounded."""
     architecture = read_architecture(files)
     positions = getattr(architecture, "max_position_embeddings", None)
-    bounds = [files.json("sentence_bert_config.json").get("max_seq_length"), positions]
-    if positions and architecture.model_type in _POSITIONS_AFTER_PADDING:
-        # These families number positions from padding_idx + 1 on, so that many are never used.
-        bounds[1] = positions - (architecture.pad_token_id + 1)
-    return min((int(bound) for bound in bounds if isinstance(bound, int) and bound > 0), default=None)
+    if not isinstance(positions, int) or positions <= 0:
+        return None
+    if architecture.model_type in _POSITIONS_AFTER_PADDING:
+        return positions - (int(architecture.pad_token_id) + 1)
+    return positions
 
 
-_POSITIONS_AFTER_PADDING = {"roberta", "xlm-roberta", "camembert", "mpnet", "longformer", "esm", "xmod", "data2vec-text"}
+# These families number positions from padding_idx + 1 on, so that many are never used.
+_POSITIONS_AFTER_PADDING = {
+    "roberta", "xlm-roberta", "xlm-roberta-xl", "roberta-prelayernorm", "camembert", "mpnet", "longformer", "esm",
+    "xmod", "data2vec-text",
+}  # fmt: skip
 
 
 def _network_class(architecture: Any, pooling: Pooling, name: str) -> Any:
+    """The class to load, after what its signature tells of the inputs it needs."""
     from transformers import AutoModel, AutoModelForSequenceClassification
 
-    if pooling != "model":
-        return AutoModel
-    if type(architecture) not in AutoModelForSequenceClassification._model_mapping:
+    kinds = AutoModelForSequenceClassification if pooling == "model" else AutoModel
+    kind = kinds._model_mapping.get(type(architecture), None)
+    if kind is None:
         raise BackboneError(
             f"The family {architecture.model_type} of {name} has no classification head of its own; "
             "use --head-pooling mean or first."
         )
-    return AutoModelForSequenceClassification
+    # A few families have two classes for one configuration.
+    forward = (kind[0] if isinstance(kind, tuple) else kind).forward
+    if "input_ids" not in inspect.signature(forward).parameters:
+        raise BackboneError(f"{name} is of the family {architecture.model_type}, which does not take text.")
+    if pooling != "model" and architecture.is_encoder_decoder:
+        raise BackboneError(
+            f"The family {architecture.model_type} of {name} has an encoder and a decoder; name an encoder, "
+            "or use --head-pooling model."
+        )
+    return kinds
 
 
 def _class_names(labels: tuple[str, ...]) -> dict[str, Any]:
@@ -157,28 +195,25 @@ def _class_names(labels: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-def _assemble(network: Any, pooling: Pooling, classes: int, dropout: float, new: set[str]) -> TextClassifier:
-    if "input_ids" not in inspect.signature(network.forward).parameters:
-        raise BackboneError(f"{type(network).__name__} does not take text; name an encoder of text.")
-    if pooling == "model":
-        return TextClassifier(network, pooling, None, new)
-    if getattr(network, "pooler", None) is not None:
-        # The family's pooler is not on the path to a pooled head: kept, its weights would train on nothing.
-        network.pooler = None
-    head = nn.Sequential(nn.Dropout(dropout), nn.Linear(network.config.hidden_size, classes))
-    return TextClassifier(network, pooling, head, set())
-
-
 def _new_parameters(network: Any, info: dict[str, Any], name: str) -> set[str]:
-    """The parameters that the files did not fill: the head and, where the files lack it, the pooler."""
+    """The parameters that the files did not fill: the head and, where the files lack it, the pooler.
+
+    Raises:
+        BackboneError: weights of the body are missing, or have other shapes than config.json says.
+    """
     missing = set(info["missing_keys"]) | {entry[0] for entry in info["mismatched_keys"]}
-    base = f"{network.base_model_prefix}."
-    outside = {key for key, _ in network.named_parameters() if not key.startswith(base)}
+    is_bare = network is network.base_model
+    outside = {
+        key
+        for key, _ in network.named_parameters()
+        if not is_bare and not key.startswith(f"{network.base_model_prefix}.")
+    }
     lost = sorted(key for key in missing - outside if "pooler" not in key)
-    if network is not network.base_model and lost:
+    if lost:
         raise BackboneError(f"{name}: the weights {lost[0]} and {len(lost) - 1} more are missing from its files.")
     return {f"network.{key}" for key in missing | outside}
 
 
-def _first_sentence(error: Exception) -> str:
-    return " ".join(str(error).split())[:240]
+def _brief(error: Exception) -> str:
+    """The first sentence of an error of the library's, which may go on with advice that does not apply here."""
+    return re.split(r"(?<=[a-z)'\"`])\. ", " ".join(str(error).split()))[0].rstrip(".")[:240] + "."

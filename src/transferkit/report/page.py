@@ -9,8 +9,9 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from transferkit import formatting
 from transferkit.evaluation.results import Comparison, EpochRecord, Mistake
-from transferkit.report import figures, formatting, palette, tables
+from transferkit.report import figures, palette, tables
 from transferkit.report.svg import Picture
 from transferkit.report.views import StrategyView, gather
 
@@ -26,7 +27,6 @@ _FILTERS = (
     formatting.small_share,
     formatting.points,
     formatting.points_interval,
-    formatting.score,
     formatting.p_value,
     formatting.count,
     formatting.three_figures,
@@ -36,6 +36,7 @@ _FILTERS = (
     formatting.moment,
     formatting.plain,
 )
+_FUNCTIONS = (formatting.metric, formatting.metric_interval, formatting.metric_name)
 
 History = dict[tuple[str, int], list[EpochRecord]]
 Panel = tuple[StrategyView, Picture]
@@ -70,6 +71,7 @@ def render(comparison: Comparison, histories: History, mistakes: list[Mistake]) 
     alternatives = tables.alternatives(comparison, sound)
     efficiency = tables.efficiency(sound, baseline)
     learning = _learning(strategies, histories, baseline)
+    calibration = _calibration(scored)
     context = {
         "comparison": comparison,
         "strategies": strategies,
@@ -85,9 +87,10 @@ def render(comparison: Comparison, histories: History, mistakes: list[Mistake]) 
         "costs": _cost_pictures(sound),
         "efficiency_picture": figures.efficiency(efficiency) if len(efficiency) > 1 else None,
         "learning": learning,
+        "calibration": calibration,
         "lengths": figures.lengths(comparison.data) if comparison.data.length_histogram else None,
         "mistakes": mistakes,
-        "sections": _sections(comparison, scored, sound, learning, mistakes),
+        "sections": _sections(comparison, scored, sound, learning, calibration, mistakes),
     }
     return _environment().get_template("report.html.jinja").render(context)
 
@@ -109,13 +112,9 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {written.__name__: written for written in _FILTERS}
-    environment.globals |= {"tables": tables, "palette": palette, "metric": _metric}
+    environment.globals |= {"tables": tables, "palette": palette}
+    environment.globals |= {written.__name__: written for written in _FUNCTIONS}
     return environment
-
-
-def _metric(name: str, value: float | None) -> str:
-    """A metric in its own unit."""
-    return formatting.score(value) if name in tables.PLAIN_METRICS else formatting.percent(value)
 
 
 def _chosen(comparison: Comparison, strategies: Sequence[StrategyView]) -> StrategyView | None:
@@ -158,11 +157,19 @@ def _learning(strategies: Sequence[StrategyView], histories: History, baseline: 
     return panels
 
 
+def _calibration(scored: Sequence[StrategyView]) -> list[Panel]:
+    """A reliability diagram for each strategy that has one."""
+    known = [strategy for strategy in scored if strategy.reliability]
+    lowest = figures.lowest_share(known) if known else 0.0
+    return [(strategy, figures.calibration(strategy, index, lowest)) for index, strategy in enumerate(known)]
+
+
 def _sections(
     comparison: Comparison,
     scored: Sequence[StrategyView],
     sound: Sequence[StrategyView],
     learning: Sequence[Panel],
+    calibration: Sequence[Panel],
     mistakes: Sequence[Mistake],
 ) -> list[Section]:
     """The sections that have something to say, in the order of the page."""
@@ -175,6 +182,7 @@ def _sections(
         (len(sound) > 1, Section("costs", "What accuracy costs")),
         (bool(learning), Section("learning", "Learning curves")),
         (detailed, Section("classes", "Classes")),
+        (bool(calibration), Section("calibration", "Calibration")),
         (True, Section("data", "Data")),
         (bool(mistakes), Section("mistakes", "Confident mistakes")),
         (True, Section("setup", "Configuration and environment")),

@@ -7,27 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from transferkit.comparison.verdict import SIGNIFICANCE
+from transferkit.comparison.verdict import COSTS, SIGNIFICANCE, oriented
 from transferkit.evaluation.results import Comparison, DataFacts, Interval, Mistake, Pair, RunResult
+from transferkit.formatting import metrics_in_order
 from transferkit.report.views import StrategyView
-
-METRIC_NAMES = {
-    "accuracy": "Accuracy",
-    "f1_macro": "Macro F1",
-    "f1": "F1",
-    "mcc": "MCC",
-    "log_loss": "Log loss",
-    "ece": "ECE",
-    "precision": "Precision",
-    "recall": "Recall",
-    "precision_macro": "Macro precision",
-    "recall_macro": "Macro recall",
-    "f1_weighted": "Weighted F1",
-    "precision_weighted": "Weighted precision",
-    "recall_weighted": "Weighted recall",
-}
-# What is not a share of the rows and so is written as a plain number.
-PLAIN_METRICS = ("mcc", "log_loss", "ece")
 
 
 @dataclass(frozen=True)
@@ -65,18 +48,11 @@ def alternatives(comparison: Comparison, strategies: Sequence[StrategyView]) -> 
     use = next((s for s in strategies if s.name == comparison.verdict.use), None)
     if use is None:
         return []
-    pairs = {(pair.a, pair.b): pair for pair in comparison.pairs}
     found = []
     for other in strategies:
-        if pair := pairs.get((other.name, use.name)):
-            difference, interval = pair.difference, pair.interval
-        elif pair := pairs.get((use.name, other.name)):
-            difference, interval = -pair.difference, (-pair.interval[1], -pair.interval[0])
-        else:
-            continue
-        costs = ("trainable_parameters", "train_seconds", "stored_bytes")
-        ratios = {cost: _ratio(other.cost(cost), use.cost(cost)) for cost in costs}
-        found.append(Alternative(other, difference, interval, told_apart(pair), ratios))
+        if pair := oriented(comparison.pairs, other.name, use.name):
+            ratios = {cost: _ratio(other.cost(cost), use.cost(cost)) for cost in COSTS}
+            found.append(Alternative(other, pair.difference, pair.interval, told_apart(pair), ratios))
     return found
 
 
@@ -96,8 +72,7 @@ def efficiency(strategies: Sequence[StrategyView], baseline: float | None) -> li
 
 def metric_names(strategies: Sequence[StrategyView]) -> list[str]:
     """The metrics that any run has: the known ones in the order of a reader's interest, then the others."""
-    present = {name: None for s in strategies for run in s.scored for name in run.metrics}
-    return [name for name in METRIC_NAMES if name in present] + [n for n in present if n not in METRIC_NAMES]
+    return metrics_in_order(name for s in strategies for run in s.scored for name in run.metrics)
 
 
 def troubled(runs: Sequence[RunResult]) -> list[RunResult]:

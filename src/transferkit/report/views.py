@@ -6,10 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import fmean
 
+from transferkit.evaluation.calibration import pooled
 from transferkit.evaluation.results import (
     ClassScores,
     Comparison,
     Interval,
+    ReliabilityBin,
     RunResult,
     Scores,
     StrategySummary,
@@ -83,6 +85,11 @@ class StrategyView:
         matrices = [scores.confusion for scores in self.detailed]
         return [[sum(cells) for cells in zip(*rows, strict=True)] for rows in zip(*matrices, strict=True)]
 
+    @property
+    def reliability(self) -> tuple[ReliabilityBin, ...]:
+        """Test rows of all seeds by confidence, from low to high."""
+        return pooled(one for scores in self.detailed for one in scores.reliability)
+
     def class_score(self, label: str, field: str) -> float | None:
         """Mean over seeds of a field of `ClassScores`."""
         found = [one for scores in self.detailed for one in scores.per_class if one.label == label]
@@ -98,9 +105,7 @@ def gather(comparison: Comparison) -> list[StrategyView]:
     summaries = {summary.strategy: summary for summary in comparison.summaries}
     names = list(dict.fromkeys(result.strategy for result in comparison.results))
     looks = {name: look(index) for index, name in enumerate(names)}
-    ordered = [name for name in summaries if name in looks] + [
-        name for name in names if name not in summaries
-    ]
+    ordered = [name for name in summaries if name in looks] + [name for name in names if name not in summaries]
     return [
         StrategyView(
             name=name,

@@ -50,7 +50,9 @@ class TextTokenizer:
         if backend.pad_token_id is None:
             stand_in = backend.eos_token or backend.unk_token
             if stand_in is None:
-                raise BackboneError(f"The tokenizer in {folder} has no token that could pad: give it a pad token.")
+                raise BackboneError(
+                    f"The tokenizer in {folder} has no token that could pad: give it a pad token."
+                )
             backend.pad_token = stand_in
             notes.append(f"The tokenizer has no padding token; {stand_in!r} pads and is masked out.")
         backend.truncation_side = config.truncation_side
@@ -115,8 +117,9 @@ class TextTokenizer:
         Returns:
             the memory-mapped data set of features, and the uncut lengths, int [rows].
         """
-        from datasets import Features, List, Value
+        from datasets import Features, List, Value, disable_progress_bars
 
+        disable_progress_bars()
         texts = [name for name in ("text", "text_pair") if name in rows.column_names]
         uncut: list[np.ndarray] = []
 

@@ -24,8 +24,9 @@ from transferkit.errors import TransferKitError
 from transferkit.evaluation.results import EpochRecord
 from transferkit.tasks.base import Task
 from transferkit.training.checkpoint import restore_checkpoint, save_checkpoint
+from transferkit.training.forward import predict_logits
 from transferkit.training.optimizer import learning_rate_factor, make_optimizer
-from transferkit.training.precision import Precision, autocast, training_kernels
+from transferkit.training.precision import Precision, training_kernels
 from transferkit.training.tracking import Listener, append_epoch
 
 Batch = dict[str, Tensor]
@@ -84,7 +85,8 @@ def fit(
     """
     accelerator = Accelerator()
     sampler = LengthGroupedSampler(train.lengths, plan.batch_size, plan.seed)
-    loader = DataLoader(train, batch_sampler=sampler, collate_fn=_collated)
+    # The table collates whole batches itself.
+    loader: Any = DataLoader(train, batch_sampler=sampler, collate_fn=lambda batch: batch)
     optimizer = make_optimizer(model, plan.learning_rate, plan.weight_decay)
     model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
     run = _Run(model, task, optimizer, accelerator, plan, listener, steps_per_epoch=_steps(len(loader), plan))
@@ -110,29 +112,6 @@ def fit(
     if outcome.best_epoch is not None:
         restore_checkpoint(checkpoint, accelerator.unwrap_model(model))
     return outcome
-
-
-@torch.inference_mode()
-def predict_logits(
-    model: nn.Module, table: FeatureTable, batch_size: int, listener: Listener, precision: Precision = "fp32"
-) -> np.ndarray:
-    """Logits of all rows in their own order, float32 [rows, classes], computed in eval mode.
-
-    Scores that are reported use fp32: in bf16 a row's answer depends on the rows that share its batch.
-    """
-    model.eval()
-    device = next(model.parameters()).device
-    logits: np.ndarray | None = None
-    for rows, batch in table.in_length_order(batch_size):
-        batch.pop("labels", None)
-        with autocast(device, precision):
-            answer = model(**{name: tensor.to(device) for name, tensor in batch.items()}).float().cpu().numpy()
-        if logits is None:
-            logits = np.empty((len(table), answer.shape[1]), dtype=np.float32)
-        logits[rows] = answer
-        listener.advanced(len(rows))
-    assert logits is not None, "a table has rows"
-    return logits
 
 
 @dataclass
@@ -171,6 +150,7 @@ def _one_epoch(
         )
     plan = run.plan
     logits = predict_logits(run.model, validation, plan.eval_batch_size, run.listener, plan.precision)
+    assert validation.labels is not None, "validation rows have labels"
     scores = measure(validation.labels, logits)
     return EpochRecord(
         epoch=epoch,
@@ -225,18 +205,13 @@ def _steps(batches: int, plan: Plan) -> int:
     return -(-batches // plan.accumulation)
 
 
-def _collated(batch: Batch) -> Batch:
-    """The table collates whole batches itself."""
-    return batch
-
-
 def _is_better(scores: Mapping[str, float], outcome: Outcome, metric: str) -> bool:
     if outcome.best_epoch is None:
         return True
     best = outcome.epochs[outcome.best_epoch - 1]
-    if metric == "loss" or scores[metric] == getattr(best, metric):
-        return scores["loss"] < best.validation_loss
-    return scores[metric] > getattr(best, metric)
+    if metric != "loss" and scores[metric] != getattr(best, metric):
+        return bool(scores[metric] > getattr(best, metric))
+    return scores["loss"] < best.validation_loss
 
 
 def _is_patience_over(outcome: Outcome, plan: Plan) -> bool:

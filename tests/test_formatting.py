@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from transferkit.report import formatting
+from transferkit import formatting
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,23 @@ from transferkit.report import formatting
         (formatting.points(-0.0001), "0.0"),
         (formatting.points_interval((-0.004, 0.021)), "\u22120.4 to +2.1"),
         (formatting.score(-0.0123), "\u22120.012"),
+        (formatting.score_interval((-0.01, 0.0582)), "\u22120.010 to 0.058"),
+        (formatting.score_interval(None), "\u2013"),
+        (formatting.points(0.0131, plus=False), "1.3"),
+        (formatting.points(-0.0131, plus=False), "\u22121.3"),
+        (formatting.metric("accuracy", 0.8134), "81.3 %"),
+        (formatting.metric("mcc", 0.6268), "0.627"),
+        (formatting.metric_interval("f1", (0.793, 0.832)), "79.3 \u2013 83.2"),
+        (formatting.metric_interval("ece", (0.021, 0.058)), "0.021 to 0.058"),
+        (formatting.metric_name("f1_macro", "pos"), "Macro F1"),
+        (formatting.metric_name("recall", "pos"), "Recall of “pos”"),
+        (formatting.metric_name("recall"), "Recall"),
+        (formatting.metric_name("novel"), "novel"),
         (formatting.p_value(0.00001), "< 0.001"),
+        (formatting.p_equation(0.00001), "p < 0.001"),
+        (formatting.p_equation(0.0131), "p = 0.013"),
+        (formatting.listed(["a"]), "a"),
+        (formatting.listed(["a", "b", "c"]), "a, b and c"),
         (formatting.count(592_130), "592,130"),
         (formatting.count(151.5), "151.5"),
         (formatting.short_count(22_713_986), "22.7M"),
@@ -43,3 +59,7 @@ from transferkit.report import formatting
 )
 def test_written(written: str, expected: str) -> None:
     assert written.replace("\u00a0", " ") == expected
+
+
+def test_metrics_stand_in_the_order_of_interest_and_unknown_ones_last() -> None:
+    assert formatting.metrics_in_order(["novel", "ece", "accuracy", "ece"]) == ["accuracy", "ece", "novel"]

@@ -1,11 +1,36 @@
-"""Numbers as the page writes them. A value that was not recorded is a dash."""
+"""Numbers as people read them: one form for the page, the terminal and the sentences of a verdict.
+
+A value that was not recorded is a dash.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
 from transferkit.evaluation.results import Interval
+
+# In the order of a reader's interest.
+METRIC_NAMES = {
+    "accuracy": "Accuracy",
+    "f1_macro": "Macro F1",
+    "f1": "F1",
+    "mcc": "MCC",
+    "log_loss": "Log loss",
+    "ece": "ECE",
+    "precision": "Precision",
+    "recall": "Recall",
+    "precision_macro": "Macro precision",
+    "recall_macro": "Macro recall",
+    "f1_weighted": "Weighted F1",
+    "precision_weighted": "Weighted precision",
+    "recall_weighted": "Weighted recall",
+}
+# What is not a share of the rows and so is written as a plain number.
+_PLAIN_METRICS = ("mcc", "log_loss", "ece")
+# What speaks of one class only.
+_ONE_CLASS_METRICS = ("f1", "precision", "recall")
 
 MISSING = "\u2013"
 # Between a number and its unit, so that a line never breaks there.
@@ -31,9 +56,9 @@ def percent_interval(interval: Interval | None) -> str:
     return MISSING if interval is None else f"{100 * interval[0]:.1f} {MISSING} {100 * interval[1]:.1f}"
 
 
-def points(difference: float | None) -> str:
-    """A difference of shares in signed percentage points: 0.013 as '+1.3'."""
-    return MISSING if difference is None else signed(f"{100 * difference:+.1f}")
+def points(difference: float | None, plus: bool = True) -> str:
+    """A difference of shares in percentage points: 0.013 as '+1.3', or as '1.3' where a word gives its sense."""
+    return MISSING if difference is None else signed(f"{100 * difference:{'+' if plus else ''}.1f}")
 
 
 def points_interval(interval: Interval) -> str:
@@ -46,9 +71,41 @@ def score(value: float | None) -> str:
     return MISSING if value is None else signed(f"{value:.3f}")
 
 
+def score_interval(interval: Interval | None) -> str:
+    """The interval of such a score: '0.021 to 0.058'."""
+    return MISSING if interval is None else f"{score(interval[0])} to {score(interval[1])}"
+
+
+def metric(name: str, value: float | None) -> str:
+    """A metric in its own unit: a share in percent, others as plain numbers."""
+    return score(value) if name in _PLAIN_METRICS else percent(value)
+
+
+def metric_interval(name: str, interval: Interval | None) -> str:
+    """The interval of a metric, in the metric's own unit."""
+    return score_interval(interval) if name in _PLAIN_METRICS else percent_interval(interval)
+
+
+def metric_name(name: str, positive: str | None = None) -> str:
+    """The heading of a metric; what speaks of the `positive` class alone says so."""
+    heading = METRIC_NAMES.get(name, name)
+    return f"{heading} of “{positive}”" if positive is not None and name in _ONE_CLASS_METRICS else heading
+
+
+def metrics_in_order(names: Iterable[str]) -> list[str]:
+    """The known metrics in the order of a reader's interest, then the others as they come."""
+    present = list(dict.fromkeys(names))
+    return [name for name in METRIC_NAMES if name in present] + [n for n in present if n not in METRIC_NAMES]
+
+
 def p_value(value: float) -> str:
-    """A p value, never written as zero."""
+    """A p value, never written as zero: '< 0.001', '0.013'."""
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def p_equation(value: float) -> str:
+    """A p value inside a sentence: 'p < 0.001', 'p = 0.013'."""
+    return f"p {'' if value < 0.001 else '= '}{p_value(value)}"
 
 
 def count(value: float | None) -> str:
@@ -102,6 +159,12 @@ def ratio(value: float | None) -> str:
     if 0 < value < 0.1:
         return f"1/{1 / value:,.0f}"
     return (f"{value:,.0f}" if value >= 10 else f"{value:.2g}") + _TIMES
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names in a sentence: 'a, b and c'."""
+    *head, last = names
+    return f"{', '.join(head)} and {last}" if head else last
 
 
 def moment(iso: str) -> str:

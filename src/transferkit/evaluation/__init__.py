@@ -1,0 +1,1 @@
+"""Scores of predictions, how sure they are, and the typed records that hold them."""

@@ -1,0 +1,31 @@
+"""What the tests share: tiny backbones, built once, and silence from the libraries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def quiet_libraries() -> None:
+    """The libraries' bars and advice, off as in a run; pytest turns warnings into errors all the same."""
+    from transferkit.pipeline import quiet_libraries as quiet
+
+    quiet()
+
+
+@pytest.fixture(scope="session")
+def backbone(tmp_path_factory: pytest.TempPathFactory, quiet_libraries: None) -> Callable[[str], Path]:
+    """The folder of a tiny pretrained backbone by its family's name in `tests.tiny.FAMILIES`; not to be changed."""
+    from tests import tiny
+
+    made: dict[str, Path] = {}
+
+    def folder(name: str) -> Path:
+        if name not in made:
+            made[name] = tiny.save_backbone(name, tmp_path_factory.mktemp("backbones") / name)
+        return made[name]
+
+    return folder

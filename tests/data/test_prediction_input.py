@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from transferkit.data.prediction_input import iter_texts
+from transferkit.data.text_lines import FileOptions
+from transferkit.errors import ConfigError, DataError
+
+WriteCsv = Callable[..., Path]
+
+
+def test_rows_come_in_batches_with_all_their_cells(write_csv: WriteCsv) -> None:
+    path = write_csv("in.csv", ["id", "review"], [(i, f"text {i}") for i in range(9000)])
+    batches = list(iter_texts(path, is_pair=False))
+    assert {len(batch) for batch in batches[:-1]} == {1024}
+    rows = [row for batch in batches for row in batch]
+    assert rows[8500] == ({"id": "8500", "review": "text 8500"}, ("text 8500",))
+    assert len(rows) == 9000
+
+
+def test_columns_named_trained_on_and_usual_in_this_order(write_csv: WriteCsv) -> None:
+    path = write_csv("in.csv", ["text", "notes", "remarks"], [("a", "b", "c")])
+
+    def first(**columns: list[str]) -> tuple[str, ...]:
+        return next(iter_texts(path, is_pair=False, **columns))[0][1]  # type: ignore[arg-type]
+
+    assert first(named=["remarks"], usual=["notes"]) == ("c",)
+    assert first(usual=["notes"]) == ("b",)
+    assert first(usual=["absent"]) == ("a",)
+    with pytest.raises(DataError, match=r"no column 'noets'. Did you mean notes"):
+        first(named=["noets"])
+
+
+def test_pairs_from_json_lines_and_parquet(tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text(json.dumps({"text_a": "x", "text_b": "y", "n": 3}))
+    pq.write_table(pa.table({"text_a": ["x"], "text_b": ["y"], "n": [3]}), tmp_path / "in.parquet")
+    for name in ("in.jsonl", "in.parquet"):
+        assert list(iter_texts(tmp_path / name, is_pair=True)) == [
+            [({"text_a": "x", "text_b": "y", "n": "3"}, ("x", "y"))]
+        ]
+
+
+def test_a_row_without_text_is_refused_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "in.csv"
+    path.write_text('text,id\n"two\nlines",1\n ,2\n')
+    with pytest.raises(DataError, match="line 4: the column 'text' is empty"):
+        list(iter_texts(path, is_pair=False))
+
+
+def test_mistakes_of_path_and_options(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="There is no file"):
+        list(iter_texts(tmp_path / "absent.csv", is_pair=False))
+    pq.write_table(pa.table({"text": ["x"]}), tmp_path / "in.parquet")
+    with pytest.raises(ConfigError, match="--encoding has no effect"):
+        list(iter_texts(tmp_path / "in.parquet", is_pair=False, options=FileOptions(encoding="latin-1")))

