@@ -12,8 +12,8 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "transferkit"
 # Each may import from those before it.
 ORDER = [
-    "errors", "config", "settings", "environment", "data", "tokenization", "tasks", "models", "adaptation",
-    "evaluation", "formatting", "training", "run_folder", "pipeline", "comparison", "report", "inference", "api",
+    "errors", "formatting", "config", "settings", "environment", "data", "tokenization", "tasks", "models",
+    "adaptation", "evaluation", "training", "run_folder", "pipeline", "comparison", "report", "inference", "api",
     "schemas", "console", "cli",
 ]  # fmt: skip
 FREE = {"__init__", "__main__"}

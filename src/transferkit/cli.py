@@ -5,10 +5,11 @@ Heavy libraries are imported where a verb needs them, so that `--help` answers a
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import click
 
@@ -169,7 +170,7 @@ def evaluate(run: Path, as_json: bool, **options: Any) -> None:
 @click.option("--explain", is_flag=True, help="Show each stage: text, tokens, logits, softmax, label.")
 def predict(
     run: Path, texts: tuple[str, ...], pair: tuple[str, str] | None, source: Path | None,
-    columns: tuple[str, ...], encoding: str | None, quoting: str, out: Path | None, overwrite: bool,
+    columns: tuple[str, ...], encoding: str | None, quoting: Literal["auto", "csv", "none"], out: Path | None, overwrite: bool,
     as_json: bool, explain: bool,
 ) -> None:  # fmt: skip
     """Label texts with a run; `-` reads them from standard input, one a line (a pair: two with a tab between)."""
@@ -220,6 +221,10 @@ def export(run: Path, form: str, out: Path, overwrite: bool) -> None:
 
 def main() -> None:
     """Run the command line; a user's mistake ends it with one sentence and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal that cannot show a letter is no reason to fail.
+            stream.reconfigure(errors="backslashreplace")
     try:
         app(standalone_mode=False)
     except TransferKitError as error:

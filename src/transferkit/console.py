@@ -60,6 +60,9 @@ class ProgressListener:
 
     def planned(self, rows: int) -> None:
         """Start the bar of the whole job."""
+        if self._run is not None:
+            self._progress.remove_task(self._run)
+            self._run = None
         self._job = self._progress.add_task("all runs", total=rows)
 
     def started(self, label: str, rows: int) -> None:

@@ -14,7 +14,7 @@ import psutil
 
 PACKAGES = (
     "transferkit", "torch", "transformers", "tokenizers", "datasets", "accelerate", "peft", "safetensors",
-    "scikit-learn", "scipy", "numpy", "pyarrow",
+    "scipy", "numpy", "pyarrow",
 )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from transferkit.evaluation.results import Interval
+Interval = tuple[float, float]
 
 # In the order of a reader's interest.
 METRIC_NAMES = {

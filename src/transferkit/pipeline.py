@@ -20,6 +20,7 @@ from transferkit.data.preparation import TextData, prepare
 from transferkit.environment import PeakMemory, describe, quiet_libraries
 from transferkit.evaluation.metrics import quick_metrics, score
 from transferkit.evaluation.results import DataFacts, RunResult, write_json
+from transferkit.formatting import percent
 from transferkit.models.backbones import TextClassifier, load_classifier, longest_input
 from transferkit.models.hub import BackboneFiles, locate
 from transferkit.tasks.classification import Classification
@@ -50,7 +51,7 @@ def prepare_job(config: SharedConfig, listener: Listener) -> Job:
     tokenizer = TextTokenizer.load(files.folder, config.tokenization, longest_input(files))
     listener.said(f"Backbone {files.name}; reading {config.data.source}.")
     data = prepare(config.data)
-    tables, facts = _tokenize(data, tokenizer)
+    tables, facts = _tokenize(data, tokenizer, listener)
     precision, reason = choose_precision(config.training.precision)
     for note in (*facts.notes, reason):
         listener.said(note)
@@ -77,7 +78,7 @@ def run_one(config: RunConfig, job: Job, folder: Path, label: str, listener: Lis
         model = load_classifier(job.files, config.backbone, job.data.labels, job.tokenizer.pad_token_id)
         fingerprint = model.fingerprint()
         report = strategy.apply(model)
-        listener.said(f"{label}: {report}.")
+        listener.said(str(report))
         _write_record(folder, config, job, label, strategy, model, fingerprint, report)
         start = time.perf_counter()
         outcome = fit(
@@ -105,14 +106,19 @@ def run_one(config: RunConfig, job: Job, folder: Path, label: str, listener: Lis
             except KeyboardInterrupt:
                 result = result.model_copy(update={"status": "interrupted"})
     result = result.model_copy(update={"peak_memory_bytes": memory.bytes})
+    if result.collapsed:
+        listener.said(f"{label} collapsed. {result.collapse_reason}")
     write_json(folder / run_folder.RESULT_FILE, result)
     return result
 
 
-def _tokenize(data: TextData, tokenizer: TextTokenizer) -> tuple[dict[str, FeatureTable], DataFacts]:
+def _tokenize(
+    data: TextData, tokenizer: TextTokenizer, listener: Listener
+) -> tuple[dict[str, FeatureTable], DataFacts]:
+    listener.started("tokenizing", sum(len(rows) for rows in data.splits.values()))
     tables, lengths = {}, {}
     for split, rows in data.splits.items():
-        tokenized, lengths[split] = tokenizer.tokenize(rows, workspace.new_file())
+        tokenized, lengths[split] = tokenizer.tokenize(rows, workspace.new_file(), listener.advanced)
         tables[split] = FeatureTable.from_arrow(tokenized.data.table, tokenizer.pad_token_id)
     return tables, _facts(data, tokenizer, lengths["train"])
 
@@ -122,8 +128,8 @@ def _facts(data: TextData, tokenizer: TextTokenizer, lengths: np.ndarray) -> Dat
     notes = [*data.notes, *tokenizer.notes]
     if cut.truncated_rows:
         notes.append(
-            f"{cut.truncated_rows:.1%} of the training rows are longer than {tokenizer.max_length} tokens and lose "
-            f"{cut.truncated_tokens:.1%} of all tokens; --max-length changes it."
+            f"{percent(cut.truncated_rows)} of the training rows are longer than {tokenizer.max_length} tokens and "
+            f"lose {percent(cut.truncated_tokens)} of all tokens; --max-length changes it."
         )
     return DataFacts(
         source=data.source,

@@ -25,8 +25,6 @@ REPORT_FILE = "report.html"
 CAPSULE_FILE = "capsule.safetensors"
 HEAD_FILE = "head.safetensors"
 
-RUN_SCHEMA = "transferkit/run/1"
-
 
 class BackboneRecord(Record):
     """Which base a run adapted; a capsule fits no other."""
@@ -49,7 +47,7 @@ class TokenizerRecord(Record):
 class RunRecord(Record):
     """`run.json`: everything about a run but its scores."""
 
-    schema_: str = Field(default=RUN_SCHEMA, alias="schema")
+    schema_: Literal["transferkit/run/1"] = Field(default="transferkit/run/1", alias="schema")
     created: str
     label: str
     config: RunConfig

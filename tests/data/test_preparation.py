@@ -203,13 +203,21 @@ def test_options_that_nothing_read_has_a_use_for_are_refused(name: str, settings
 
 def test_new_rows_for_a_trained_model(write_csv: WriteCsv) -> None:
     path = write_csv("new.csv", ["text", "label"], [("x", "pos"), ("y", "neg"), ("z", "pos")])
-    rows, notes = read_labelled(DataConfig(source=str(path)), ("neg", "pos"), is_pair=False)
+    rows, notes = read_labelled(DataConfig(source=str(path)), ("neg", "pos"), ("text",), "label")
     assert rows.to_dict() == {"text": ["x", "y", "z"], "label": [1, 0, 1]}
     assert notes
     with pytest.raises(DataError, match="lacks: pos"):
-        read_labelled(DataConfig(source=str(path)), ("neg", "fine"), is_pair=False)
+        read_labelled(DataConfig(source=str(path)), ("neg", "fine"), ("text",), "label")
     with pytest.raises(DataError, match="no pair of text columns"):
-        read_labelled(DataConfig(source=str(path)), ("neg", "pos"), is_pair=True)
+        read_labelled(DataConfig(source=str(path)), ("neg", "pos"), ("text", "text_b"), "label")
+
+
+def test_new_rows_are_read_by_the_columns_of_training_unless_others_are_named(write_csv: WriteCsv) -> None:
+    path = write_csv("new.csv", ["headline", "text", "team", "label"], [["a", "b", "red", "x"], ["c", "d", "blue", "y"]])
+    rows, _ = read_labelled(DataConfig(source=str(path)), ("blue", "red"), ("headline",), "team")
+    assert (rows["text"][:], rows["label"][:]) == (["a", "c"], [1, 0])
+    rows, _ = read_labelled(DataConfig(source=str(path), text="text", label="label"), ("x", "y"), ("headline",), "team")
+    assert (rows["text"][:], rows["label"][:]) == (["b", "d"], [0, 1])
 
 
 def test_of_new_data_with_splits_the_test_split_is_scored_or_else_all(
@@ -218,6 +226,6 @@ def test_of_new_data_with_splits_the_test_split_is_scored_or_else_all(
     write_csv("train.csv", ["text", "label"], some("train", 4))
     write_csv("dev.csv", ["text", "label"], some("dev", 2))
     config = DataConfig(source=str(tmp_path))
-    assert len(read_labelled(config, ("a", "b"), is_pair=False)[0]) == 6
+    assert len(read_labelled(config, ("a", "b"), ("text",), "label")[0]) == 6
     write_csv("test.csv", ["text", "label"], some("test", 3))
-    assert read_labelled(config, ("a", "b"), is_pair=False)[0]["text"][:] == ["test 0", "test 1", "test 2"]
+    assert read_labelled(config, ("a", "b"), ("text",), "label")[0]["text"][:] == ["test 0", "test 1", "test 2"]

@@ -39,9 +39,7 @@ def adapter_layers(model: nn.Module) -> Iterator[tuple[str, AdapterLayer]]:
             yield name, module
 
 
-def wrap_linears(
-    model: nn.Module, patterns: Sequence[str], wrap: Callable[[nn.Linear], AdapterLayer]
-) -> None:
+def wrap_linears(model: nn.Module, patterns: Sequence[str], wrap: Callable[[nn.Linear], AdapterLayer]) -> None:
     """Put `wrap(layer)` in the place of every linear layer that a pattern names, the head excepted.
 
     Raises:
@@ -107,6 +105,26 @@ def wrappers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield name, module
 
 
+def added_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """The parameters that wrappers have brought into the model, trainable or not."""
+    added: dict[int, nn.Parameter] = {}
+    base: set[int] = set()
+    for _, module in wrappers(model):
+        added |= {id(parameter): parameter for parameter in module.parameters()}
+        base |= {id(parameter) for parameter in _without_wrappers(_wrapped(module))}
+    return [parameter for key, parameter in added.items() if key not in base]
+
+
+def _without_wrappers(module: nn.Module) -> Iterator[nn.Parameter]:
+    """The parameters in `module` that stand in no wrapper, and those of what the wrappers wrap."""
+    if is_adapter(module) or _is_peft_model(module):
+        yield from _without_wrappers(_wrapped(module))
+        return
+    yield from module.parameters(recurse=False)
+    for child in module.children():
+        yield from _without_wrappers(child)
+
+
 def _wrapped(module: nn.Module) -> nn.Module:
     if _is_peft_model(module):
         base = module.get_base_model()
@@ -130,10 +148,7 @@ def _check_base_is_whole(model: nn.Module) -> None:
     original = vars(model).get("_head_before_training")
     if original is None:
         return
-    learnt = {id(parameter) for parameter, _ in original}
-    for _, module in wrappers(model):
-        base = {id(parameter) for parameter in _wrapped(module).parameters()}
-        learnt |= {id(parameter) for parameter in module.parameters()} - base
+    learnt = {id(parameter) for parameter in [*added_parameters(model), *(head for head, _ in original)]}
     changed = [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in learnt]
     if changed:
         raise AdaptationError(

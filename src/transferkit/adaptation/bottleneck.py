@@ -40,8 +40,7 @@ class BottleneckLinear(AdapterLayer):
     def merged(self) -> nn.Linear:
         """There is none: the adapter is not linear."""
         raise AdaptationError(
-            "Bottleneck adapters cannot be merged: their ReLU has no linear equivalent. "
-            "Keep the capsule, or use lora."
+            "Bottleneck adapters cannot be merged: their ReLU has no linear equivalent. Keep the capsule, or use lora."
         )
 
 

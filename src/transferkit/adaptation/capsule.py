@@ -9,6 +9,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
 
+from transferkit.adaptation.adapters import added_parameters
 from transferkit.adaptation.strategies import make_strategy
 from transferkit.config import StrategySpec
 from transferkit.errors import AdaptationError
@@ -31,12 +32,13 @@ class CapsuleInfo(BaseModel):
 
 
 def learnt_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """What training may have changed: trainable parameters, and buffers that are saved with the model."""
-    # Tied parameters are listed once here and more often in the state, and safetensors refuses shared memory.
-    trainable = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
-    every = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-    buffers = {name: tensor for name, tensor in model.state_dict().items() if name not in every}
-    return trainable | buffers
+    """What the base does not have: trainable and added parameters, and buffers that are saved with the model."""
+    # Both lists name what is shared once, as a file must; the state names it wherever it is used.
+    # A method may add random weights that it does not train, and that no base has.
+    added = {id(parameter) for parameter in added_parameters(model)}
+    learnt = {n: p.detach() for n, p in model.named_parameters() if p.requires_grad or id(p) in added}
+    saved = model.state_dict().keys()
+    return learnt | {name: buffer for name, buffer in model.named_buffers() if name in saved}
 
 
 def load_learnt(model: nn.Module, tensors: dict[str, Tensor], where: str) -> None:
@@ -50,9 +52,7 @@ def load_learnt(model: nn.Module, tensors: dict[str, Tensor], where: str) -> Non
         name for name in own if own[name].shape != tensors[name].shape
     )
     if strangers:
-        raise AdaptationError(
-            f"{where} does not fit the model: {strangers[0]} and {len(strangers) - 1} more differ."
-        )
+        raise AdaptationError(f"{where} does not fit the model: {strangers[0]} and {len(strangers) - 1} more differ.")
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(tensors[name])
@@ -78,9 +78,7 @@ def read_capsule(path: Path) -> tuple[CapsuleInfo, dict[str, Tensor]]:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT:
-                raise AdaptationError(
-                    f"{path} is not a capsule of this version; save it with this version again."
-                )
+                raise AdaptationError(f"{path} is not a capsule of this version; save it with this version again.")
             info = CapsuleInfo.model_validate(json.loads(metadata["info"]))
             return info, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError:
@@ -109,9 +107,7 @@ def attach(model: nn.Module, path: Path, base_fingerprint: str, tokenizer_hash: 
             f"{info.base_fingerprint[:12]}, and this model has {base_fingerprint[:12]}. Load that base."
         )
     if info.tokenizer_hash != tokenizer_hash:
-        raise AdaptationError(
-            f"The capsule {path} was made with another tokenizer; use the one saved beside it."
-        )
+        raise AdaptationError(f"The capsule {path} was made with another tokenizer; use the one saved beside it.")
     pooling = getattr(model, "pooling", info.pooling)
     if pooling != info.pooling:
         raise AdaptationError(f"The capsule {path} has its head on {info.pooling} pooling, the model on {pooling}.")

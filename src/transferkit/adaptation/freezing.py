@@ -31,9 +31,7 @@ def head_parameters(model: nn.Module) -> frozenset[str]:
     names = [name for name, _ in model.named_parameters()]
     prefix = getattr(model, "base_model_prefix", "")
     if prefix:
-        return frozenset(
-            name for name in names if hasattr(model, prefix) and not name.startswith(f"{prefix}.")
-        )
+        return frozenset(name for name in names if hasattr(model, prefix) and not name.startswith(f"{prefix}."))
     linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     if not linears:
         raise AdaptationError(f"{type(model).__name__} has no linear layer that could be its head.")
@@ -45,16 +43,12 @@ def layer_stack(model: nn.Module) -> tuple[str, int]:
     best = ("", 0)
     for name, module in model.named_modules():
         blocks = list(module.children())
-        is_stack = (
-            isinstance(module, (nn.ModuleList, nn.Sequential)) and len({type(block) for block in blocks}) == 1
-        )
+        is_stack = isinstance(module, (nn.ModuleList, nn.Sequential)) and len({type(block) for block in blocks}) == 1
         # The outermost of equals: a layer may hold short lists of its own.
         if is_stack and len(blocks) > best[1]:
             best = (name, len(blocks))
     if not best[1]:
-        raise AdaptationError(
-            f"{type(model).__name__} has no row of like layers; name parts by pattern instead."
-        )
+        raise AdaptationError(f"{type(model).__name__} has no row of like layers; name parts by pattern instead.")
     return best
 
 
@@ -74,7 +68,7 @@ def linears_outside_head(model: nn.Module) -> list[str]:
     ]
     if not found:
         raise AdaptationError(
-            f"{_kind(model)} has no linear layer outside its head to put adapters on; use partial or full."
+            f"{_kind(model)} has no linear layer outside its head to put adapters on; use partial, full or peft:lora."
         )
     return found
 

@@ -32,12 +32,8 @@ def select(patterns: Sequence[str], names: Iterable[str], what: str) -> list[str
     names = list(names)
     for pattern in patterns:
         if not matching([pattern], names):
-            known = sorted(
-                {name.rsplit(".", 1)[-1] for name in names} | {_without_numbers(name) for name in names}
-            )
-            raise AdaptationError(
-                f"The pattern {pattern!r} matches no {what}.{did_you_mean(pattern, known, most=6)}"
-            )
+            known = sorted({name.rsplit(".", 1)[-1] for name in names} | {_without_numbers(name) for name in names})
+            raise AdaptationError(f"The pattern {pattern!r} matches no {what}.{did_you_mean(pattern, known, most=6)}")
     return matching(patterns, names)
 
 
@@ -51,8 +47,7 @@ def _expression(pattern: str) -> str:
     """A regular expression over a name with one more dot at its end: every part of it then ends in a dot."""
     anything = r"(?:[^.]+\.)*"
     parts = (
-        anything if part == "**" else re.escape(part).replace(r"\*", "[^.]*") + r"\."
-        for part in pattern.split(".")
+        anything if part == "**" else re.escape(part).replace(r"\*", "[^.]*") + r"\." for part in pattern.split(".")
     )
     return anything + "".join(parts)
 

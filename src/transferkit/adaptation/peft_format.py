@@ -37,9 +37,7 @@ def export_peft(model: nn.Module, folder: Path, base_name: str) -> None:
         raise AdaptationError("There are no LoRA layers to export; only the strategy lora has PEFT's format.")
     ranks = {(layer.lora_a.shape[0], layer.scaling, layer.dropout) for layer in layers.values()}
     if len(ranks) > 1:
-        raise AdaptationError(
-            "The LoRA layers differ in rank or scaling; PEFT's format is written for one of each."
-        )
+        raise AdaptationError("The LoRA layers differ in rank or scaling; PEFT's format is written for one of each.")
     (rank, scaling, dropout) = ranks.pop()
     head = head_parameters(model)
     tensors: dict[str, Tensor] = {}
@@ -81,13 +79,9 @@ def import_peft(model: nn.Module, folder: Path) -> AdaptationReport:
     config = _read_config(folder)
     weights = folder / "adapter_model.safetensors"
     if not weights.is_file():
-        raise AdaptationError(
-            f"{folder} has no adapter_model.safetensors; other formats can run code when read."
-        )
+        raise AdaptationError(f"{folder} has no adapter_model.safetensors; other formats can run code when read.")
     tensors = {name.removeprefix(PREFIX): tensor for name, tensor in load_file(weights).items()}
-    targets = sorted(
-        name.removesuffix(".lora_A.weight") for name in tensors if name.endswith(".lora_A.weight")
-    )
+    targets = sorted(name.removesuffix(".lora_A.weight") for name in tensors if name.endswith(".lora_A.weight"))
     strategy = LoRA(
         rank=config["r"],
         alpha=config["lora_alpha"],
@@ -98,9 +92,7 @@ def import_peft(model: nn.Module, folder: Path) -> AdaptationReport:
     head = head_parameters(model)
     remember_head(model, head)
     _load_head(model, head, tensors, folder)
-    wrap_linears(
-        model, targets, lambda layer: LoRALinear(layer, strategy.rank, strategy.scaling, strategy.dropout)
-    )
+    wrap_linears(model, targets, lambda layer: LoRALinear(layer, strategy.rank, strategy.scaling, strategy.dropout))
     with torch.no_grad():
         for name, layer in adapter_layers(model):
             assert isinstance(layer, LoRALinear)
@@ -126,9 +118,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise AdaptationError(f"{folder} is not a PEFT folder: it has no adapter_config.json.")
     config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     if config.get("peft_type") != "LORA":
-        raise AdaptationError(
-            f"{folder} holds {config.get('peft_type')}, not LORA; use --strategy peft:<METHOD>."
-        )
+        raise AdaptationError(f"{folder} holds {config.get('peft_type')}, not LORA; use --strategy peft:<METHOD>.")
     for variant in (
         "use_dora",
         "rank_pattern",
@@ -138,13 +128,9 @@ def _read_config(folder: Path) -> dict[str, Any]:
         "fan_in_fan_out",
     ):
         if config.get(variant):
-            raise AdaptationError(
-                f"{folder} uses PEFT's {variant}, which plain LoRA is not; load it with PEFT."
-            )
+            raise AdaptationError(f"{folder} uses PEFT's {variant}, which plain LoRA is not; load it with PEFT.")
     if config.get("bias", "none") != "none":
-        raise AdaptationError(
-            f"{folder} trains biases beside LoRA, which plain LoRA does not; load it with PEFT."
-        )
+        raise AdaptationError(f"{folder} trains biases beside LoRA, which plain LoRA does not; load it with PEFT.")
     return config
 
 
@@ -152,9 +138,7 @@ def _load_head(model: nn.Module, head: frozenset[str], tensors: dict[str, Tensor
     """Copy the head; what PEFT did not save of it, it did not train, and it stays as the base has it."""
     saved = {name for name in head if name in tensors}
     if head and not saved:
-        raise AdaptationError(
-            f"{folder} has no weights for the head {min(head)}; save it with modules_to_save."
-        )
+        raise AdaptationError(f"{folder} has no weights for the head {min(head)}; save it with modules_to_save.")
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name in saved:

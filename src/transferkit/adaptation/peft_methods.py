@@ -10,10 +10,12 @@ import torch
 from pydantic import Field
 from torch import nn
 
+from transferkit.adaptation.adapters import added_parameters
 from transferkit.adaptation.base import Strategy
 from transferkit.adaptation.freezing import encoder_linears, feed_forward_linears
 from transferkit.config import StrategySpec, build
 from transferkit.errors import AdaptationError, ConfigError, did_you_mean
+from transferkit.models.backbones import position_limit
 
 PREFIX = "peft:"
 # DoRA is a flag of PEFT's LoRA and not a method of its own (Liu et al. 2024).
@@ -21,6 +23,10 @@ ALIASES: dict[str, tuple[str, dict[str, Any]]] = {"dora": ("lora", {"use_dora": 
 
 # The length of the virtual prompt where the user names none; Lester et al. 2021, figure 3b, level off at 20.
 PROMPT_DEFAULTS = {"num_virtual_tokens": 20}
+# Methods that would train as something else than they are.
+NOT_HERE = {
+    "adalora": "it moves its rank budget in a call after every step, which the training loop does not make; use lora",
+}
 # Methods whose targets are not linear layers: PEFT knows them by family.
 OTHER_TARGETS = {"LNTuningConfig", "TrainableTokensConfig"}
 
@@ -40,7 +46,7 @@ class PeftMethod(Strategy):
         """Split the options into training defaults, which are ours, and the rest, which is the method's.
 
         Raises:
-            ConfigError: PEFT has no such method, or the method no such option.
+            ConfigError: PEFT has no such method, the loop cannot train it, or it has no such option.
         """
         method = spec.name.removeprefix(PREFIX)
         ours = {name: value for name, value in spec.options.items() if name in Strategy.model_fields}
@@ -58,7 +64,8 @@ class PeftMethod(Strategy):
                 # transformers has deprecated.
                 warnings.simplefilter("ignore")
                 _inject(model, kind, options)
-                _try_out(model)
+                new = added_parameters(model)
+                takes_part = _try_out(model, [p for p in new if p.requires_grad])
         except Exception as error:  # PEFT refuses with many kinds of errors
             reason = " ".join(str(error).split())[:300] or type(error).__name__
             raise AdaptationError(f"{PREFIX}{self.method} does not work on this backbone: {reason}") from None
@@ -67,22 +74,21 @@ class PeftMethod(Strategy):
                 f"{PREFIX}{self.method} with these options rewrites weights of the base, so that what it learns "
                 "would fit no other copy of that base."
             )
-        own = {id(parameter) for parameter, _ in base}
-        if not any(p.requires_grad and id(p) not in own for p in model.parameters()):
-            raise AdaptationError(f"{PREFIX}{self.method} adds nothing to train to this backbone.")
+        if not takes_part:
+            raise AdaptationError(f"{PREFIX}{self.method} adds nothing to this backbone that could train.")
 
 
 def methods() -> dict[str, Any]:
     """PEFT's configuration classes by the method names used here."""
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
-    return {
-        str(kind.value).lower().replace("_", "-"): cls for kind, cls in PEFT_TYPE_TO_CONFIG_MAPPING.items()
-    }
+    return {str(kind.value).lower().replace("_", "-"): cls for kind, cls in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
 
 
 def _config_class(method: str, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """The configuration class of `method` and all its options, checked by name."""
+    if method in NOT_HERE:
+        raise ConfigError(f"{PREFIX}{method} is not to be had: {NOT_HERE[method]}.")
     name, implied = ALIASES.get(method, (method, {}))
     known = methods()
     if name not in known:
@@ -99,14 +105,48 @@ def _inject(model: nn.Module, kind: Any, options: dict[str, Any]) -> None:
     from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 
     is_prompt = issubclass(kind, PromptLearningConfig)
-    options = PROMPT_DEFAULTS | options if is_prompt else _with_targets(model, kind, options)
+    path = _encoder_path(model)
+    options = (
+        _prompt_sizes(model.get_submodule(path), kind) | options if is_prompt else _with_targets(model, kind, options)
+    )
     config = kind(**options)
     if is_prompt or getattr(PEFT_TYPE_TO_TUNER_MAPPING.get(config.peft_type), "uses_shared_state", False):
         config.task_type = TaskType.FEATURE_EXTRACTION
-        path = _encoder_path(model)
-        model.set_submodule(path, PeftModelForFeatureExtraction(model.get_submodule(path), config))
+        wrapped = PeftModelForFeatureExtraction(model.get_submodule(path), config)
+        if is_prompt:
+            wrapped.register_forward_pre_hook(_PromptInputs(model.network.config, config), with_kwargs=True)
+            wrapped.register_forward_hook(_without_virtual_tokens, with_kwargs=True)
+        model.set_submodule(path, wrapped)
     else:
         inject_adapter_in_model(config, model.get_submodule("network"))
+
+
+class _PromptInputs:
+    """Called before a backbone with virtual tokens: it has no token types for them, and they take positions."""
+
+    def __init__(self, architecture: Any, config: Any) -> None:
+        self.virtual = int(config.num_virtual_tokens)
+        self.limit = position_limit(architecture)
+
+    def __call__(self, _: nn.Module, args: Any, features: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        length = _input_ids(args, features).shape[1]
+        if self.limit is not None and length + self.virtual > self.limit:
+            raise AdaptationError(
+                f"{length} tokens and {self.virtual} virtual ones are more than the {self.limit} positions of the "
+                f"backbone; use --max-length {self.limit - self.virtual}, or fewer num_virtual_tokens."
+            )
+        return args, {name: value for name, value in features.items() if name != "token_type_ids"}
+
+
+def _without_virtual_tokens(_: nn.Module, args: Any, features: dict[str, Any], outputs: Any) -> Any:
+    """Called after such a backbone: a head finds the text's own positions where it looks for them."""
+    outputs.last_hidden_state = outputs.last_hidden_state[:, -_input_ids(args, features).shape[1] :]
+    return outputs
+
+
+def _input_ids(args: Any, features: dict[str, Any]) -> torch.Tensor:
+    found: torch.Tensor = args[0] if args else features["input_ids"]
+    return found
 
 
 def _encoder_path(model: nn.Module) -> str:
@@ -115,11 +155,32 @@ def _encoder_path(model: nn.Module) -> str:
     return f"network.{prefix}" if prefix and hasattr(model.network, prefix) else "network"
 
 
-@torch.no_grad()
-def _try_out(model: nn.Module) -> None:
-    """One short text through the model: some methods are accepted first and fail in use."""
-    row = torch.ones(1, 4, dtype=torch.long)
-    model(input_ids=row, attention_mask=row.bool())
+def _try_out(model: nn.Module, new: list[nn.Parameter]) -> bool:
+    """Two short texts through the model: some methods are accepted first and fail in use.
+
+    Returns:
+        whether the logits depend on any of the parameters `new`.
+    """
+    mask = torch.tensor([[True, True, True, True], [True, True, False, False]])
+    with torch.enable_grad():
+        logits = model(input_ids=mask.long(), attention_mask=mask)
+        if not new:
+            return False
+        gradients = torch.autograd.grad(logits.sum(), new, allow_unused=True)
+    return any(gradient is not None for gradient in gradients)
+
+
+def _prompt_sizes(encoder: Any, kind: Any) -> dict[str, Any]:
+    """The defaults of a prompt method: PEFT finds the sizes of some families only."""
+    fields = {field.name for field in dataclasses.fields(kind)}
+    # Virtual tokens stand beside embeddings, which may be narrower than the layers; a prefix stands inside these.
+    width = (
+        encoder.config.hidden_size
+        if kind.__name__ == "PrefixTuningConfig"
+        else encoder.get_input_embeddings().embedding_dim
+    )
+    sizes = {"token_dim": width, "encoder_hidden_size": width} | PROMPT_DEFAULTS
+    return {name: size for name, size in sizes.items() if name in fields}
 
 
 def _with_targets(model: nn.Module, kind: Any, options: dict[str, Any]) -> dict[str, Any]:
@@ -127,9 +188,14 @@ def _with_targets(model: nn.Module, kind: Any, options: dict[str, Any]) -> dict[
     fields = {field.name for field in dataclasses.fields(kind)}
     filled = dict(options)
     if "target_modules" in fields and "target_modules" not in options and kind.__name__ not in OTHER_TARGETS:
+        try:
+            linears = encoder_linears(model)
+        except AdaptationError:
+            # PEFT knows families that are built of other layers, as GPT-2, by their names.
+            return filled
         # PEFT compares the ends of names, and these are the same below every wrapper.
         start = len(_encoder_path(model)) + 1
-        filled["target_modules"] = [name[start:] for name in encoder_linears(model)]
+        filled["target_modules"] = [name[start:] for name in linears]
         if "feedforward_modules" in fields:
             filled["feedforward_modules"] = [name[start:] for name in feed_forward_linears(model)]
     return filled

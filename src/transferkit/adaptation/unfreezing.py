@@ -134,9 +134,7 @@ def _call_if_there(module: nn.Module, name: str) -> None:
 def _last_layers(model: nn.Module, count: int, asked: bool) -> list[str]:
     stack, length = layer_stack(model)
     if asked and count > length:
-        raise AdaptationError(
-            f"partial: layers is {count}, but {type(model).__name__} has {length} in {stack}."
-        )
+        raise AdaptationError(f"partial: layers is {count}, but {type(model).__name__} has {length} in {stack}.")
     return [f"{stack}.{index}" for index in range(max(0, length - count), length)]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import datasets
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -19,8 +18,10 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
 
 def with_class_names(table: pa.Table, features: Mapping[str, Any]) -> pa.Table:
     """The table with each column of named classes as a dictionary column, which keeps names and order."""
+    from datasets import ClassLabel
+
     for name, kind in features.items():
-        if isinstance(kind, datasets.ClassLabel):
+        if isinstance(kind, ClassLabel):
             table = table.set_column(table.column_names.index(name), name, _named(table[name], kind.names))
     return table
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-import datasets
 import pyarrow as pa
 import pyarrow.parquet
 
@@ -30,17 +30,27 @@ def chunks(path: Path, options: FileOptions) -> Iterator[Chunk]:
         ) from None
     with file:
         schema = file.schema_arrow
-        features = (
-            datasets.Features.from_arrow_schema(schema) if b"huggingface" in (schema.metadata or {}) else {}
-        )
+        features = _features(schema)
         flat = [field.name for field in schema if not pa.types.is_nested(field.type)]
         row = 1
         for batch in file.iter_batches(CHUNK_ROWS, columns=flat):
-            table = with_class_names(_conform(pa.Table.from_batches([batch]), schema), features)
+            table = _conform(pa.Table.from_batches([batch]), schema)
+            table = with_class_names(table, features) if features else table
             yield Chunk(table.to_batches()[0], range(row, row + batch.num_rows))
             row += batch.num_rows
         if row == 1:
             yield Chunk(pa.RecordBatch.from_pylist([], schema=schema), [])
+
+
+def _features(schema: pa.Schema) -> Mapping[str, Any]:
+    """The column types that `datasets` noted in a file it wrote; none in other files."""
+    if b"huggingface" not in (schema.metadata or {}):
+        return {}
+    # Imported here: prediction reads plain files and is not to wait for a second.
+    from datasets import Features
+
+    features: Mapping[str, Any] = Features.from_arrow_schema(schema)
+    return features
 
 
 def _conform(table: pa.Table, schema: pa.Schema) -> pa.Table:

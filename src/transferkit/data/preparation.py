@@ -69,14 +69,16 @@ def prepare(config: DataConfig) -> TextData:
 
 
 def read_labelled(
-    config: DataConfig, names: tuple[str, ...], is_pair: bool
+    config: DataConfig, names: tuple[str, ...], texts: tuple[str, ...], label_name: str
 ) -> tuple[datasets.Dataset, tuple[str, ...]]:
     """The rows of `config.source` to score a trained model on: its test split if it has one, else all of it.
 
     Args:
         config: the source, its columns and how it is read; splits and sizes are not looked at.
         names: the classes that the model knows, in the order of their numbers.
-        is_pair: whether the model reads pairs.
+        texts: the text column, or the two of a pair, that the model was trained on; taken where the rows have them
+            and `config` names none.
+        label_name: the label column that it was trained on, likewise.
 
     Returns:
         One data set with the columns text, text_pair (pairs only) and label, and the notes.
@@ -89,7 +91,7 @@ def read_labelled(
     tables = [source.splits["test"]] if "test" in source.splits else list(source.splits.values())
     parts, notes = [], list(source.notes)
     for table in tables:
-        selection = columns.select(table, _texts(config), config.label, is_pair=is_pair, named=True)
+        selection = _select_known(table, config, texts, label_name)
         kept = cleaning.usable(selection.texts, selection.label, selection.where)
         label = selection.label.take(kept.indices)
         classes = labels.known(names, config.label_names, label, selection.where)
@@ -99,6 +101,14 @@ def read_labelled(
         parts.append(rows.dataset())
         notes += [*_said_columns(selection, config), *_said_dropped(kept, selection.where)]
     return datasets.concatenate_datasets(parts), tuple(notes)
+
+
+def _select_known(table: Table, config: DataConfig, texts: tuple[str, ...], label_name: str) -> Selection:
+    """The columns that `config` names; what it leaves open as in training, else by the usual names."""
+    known = table.columns.column_names
+    named_texts = _texts(config) or (texts if set(texts) <= set(known) else ())
+    named_label = config.label or (label_name if label_name in known else None)
+    return columns.select(table, named_texts, named_label, is_pair=len(texts) == 2, named=True)
 
 
 def _file_options(config: DataConfig) -> FileOptions:

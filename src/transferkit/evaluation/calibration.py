@@ -19,21 +19,15 @@ IntArray = npt.NDArray[np.int64]
 BINS = 15  # the number of Guo et al., so that values compare with published ones
 
 
-def expected_calibration_error(labels: IntArray, probabilities: FloatArray) -> float:
-    """Mean over rows of the gap between accuracy and confidence of the row's bin (Guo et al. 2017, eq. 3).
-
-    Args:
-        labels: [n], true classes.
-        probabilities: [n, C], rows summing to one.
-    """
-    return float(error_of_gaps(binned_gaps(labels, probabilities).mean(axis=0)))
-
-
 def binned_gaps(labels: IntArray, probabilities: FloatArray) -> FloatArray:
     """`right - confidence` of each row, in the column of its bin and zero elsewhere: [n, BINS].
 
     The mean of a column over the n rows is the bin's share of rows times its accuracy minus its confidence;
     the error sums the sizes of these, so that of any resample of the rows is a function of column means.
+
+    Args:
+        labels: [n], true classes.
+        probabilities: [n, C], rows summing to one.
     """
     bins, confidence, right = _binned(labels, probabilities)
     gaps = np.zeros((len(labels), BINS))
@@ -42,7 +36,10 @@ def binned_gaps(labels: IntArray, probabilities: FloatArray) -> FloatArray:
 
 
 def error_of_gaps(mean_gaps: FloatArray) -> FloatArray:
-    """The expected calibration error [...] from the column means [..., BINS] of `binned_gaps`."""
+    """The expected calibration error [...] from the column means [..., BINS] of `binned_gaps`.
+
+    It is the mean over rows of the gap between accuracy and confidence of the row's bin (Guo et al. 2017, eq. 3).
+    """
     error: FloatArray = np.abs(mean_gaps).sum(axis=-1)
     return error
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binom
+from scipy.special import bdtr
 
 from transferkit.evaluation.results import Interval
 
@@ -115,7 +115,7 @@ def mcnemar_p(right_a: npt.NDArray[np.bool_], right_b: npt.NDArray[np.bool_]) ->
     """
     only_a = int(np.count_nonzero(right_a & ~right_b))
     only_b = int(np.count_nonzero(right_b & ~right_a))
-    return min(1.0, 2 * float(binom.cdf(min(only_a, only_b), only_a + only_b, 0.5)))
+    return min(1.0, 2 * float(bdtr(min(only_a, only_b), only_a + only_b, 0.5)))
 
 
 def combine_p(p_values: Sequence[float]) -> float:

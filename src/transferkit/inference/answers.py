@@ -13,6 +13,7 @@ from typing import Any, Literal, TextIO
 from transferkit.data.prediction_input import InputRow, iter_texts
 from transferkit.data.text_lines import FileOptions
 from transferkit.errors import DataError, RunError
+from transferkit.formatting import percent
 from transferkit.inference.predictor import Prediction, Predictor, Text
 from transferkit.inference.stages import Stages, explain
 
@@ -125,7 +126,7 @@ def _as_json(row: Text, prediction: Prediction) -> dict[str, Any]:
 
 def _as_line(row: Text, prediction: Prediction) -> str:
     """The label, the percentage of every class, the text."""
-    percentages = "  ".join(f"{label} {p:.1%}" for label, p in prediction.probabilities.items())
+    percentages = "  ".join(f"{label} {percent(p)}" for label, p in prediction.probabilities.items())
     return f"{prediction.label}\t{percentages}\t{row if isinstance(row, str) else ' | '.join(row)}"
 
 
@@ -150,7 +151,7 @@ def _stages_as_text(stages: Stages) -> str:
         for token, number, kind in zip(stages.tokens, stages.ids, types, strict=True)
     ]
     logits = [f"   {label}: {value:+.4f}" for label, value in stages.logits.items()]
-    softmax = [f"   {label}: {p:.2%}" for label, p in stages.prediction.probabilities.items()]
+    softmax = [f"   {label}: {percent(p, 2)}" for label, p in stages.prediction.probabilities.items()]
     return "\n".join(
         [
             "1. text",

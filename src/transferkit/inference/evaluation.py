@@ -19,7 +19,9 @@ def evaluate(predictor: Predictor, data: DataConfig, listener: Listener) -> Scor
     Raises:
         DataError: the data cannot be read, or has labels that the run does not know.
     """
-    rows, notes = read_labelled(data, predictor.labels, predictor.record.is_pair)
+    columns = predictor.record.data.columns
+    texts = tuple(columns["pair"]) if predictor.record.is_pair else (columns["text"],)
+    rows, notes = read_labelled(data, predictor.labels, texts, columns["label"])
     for note in notes:
         listener.said(note)
     listener.planned(len(rows))

@@ -50,9 +50,7 @@ class TextClassifier(nn.Module):
         head_parameters: names of the parameters that are new to the task and so always train.
     """
 
-    def __init__(
-        self, network: PreTrainedModel, pooling: Pooling, head: nn.Module | None, new: set[str]
-    ) -> None:
+    def __init__(self, network: PreTrainedModel, pooling: Pooling, head: nn.Module | None, new: set[str]) -> None:
         super().__init__()
         self.network = network
         self.head = head
@@ -63,13 +61,11 @@ class TextClassifier(nn.Module):
         """Logits [rows, classes] of a batch as `data.batching` collates it, without labels."""
         outputs = self.network(**features)
         if self.head is None:
-            logits: Tensor = outputs.logits
-            return logits
-        mask = features["attention_mask"]
-        # Prompt methods put virtual tokens in front; only the text's own positions are pooled.
-        hidden = outputs.last_hidden_state[:, -mask.shape[1] :]
-        pooled: Tensor = self.head(POOLINGS[self.pooling](hidden, mask))
-        return pooled
+            own: Tensor = outputs.logits
+            return own
+        pooled = POOLINGS[self.pooling](outputs.last_hidden_state, features["attention_mask"])
+        logits: Tensor = self.head(pooled)
+        return logits
 
     def fingerprint(self) -> str:
         """SHA-256 of the names, shapes and bytes of the pretrained weights, without the head."""
@@ -147,7 +143,11 @@ def read_architecture(files: BackboneFiles) -> Any:
 
 def longest_input(files: BackboneFiles) -> int | None:
     """The most tokens a row may have: the positions that the backbone has weights for; None if unbounded."""
-    architecture = read_architecture(files)
+    return position_limit(read_architecture(files))
+
+
+def position_limit(architecture: Any) -> int | None:
+    """The number of positions that a model of this transformers configuration can use; None if unbounded."""
     positions = getattr(architecture, "max_position_embeddings", None)
     if not isinstance(positions, int) or positions <= 0:
         return None

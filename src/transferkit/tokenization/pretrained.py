@@ -50,9 +50,7 @@ class TextTokenizer:
         if backend.pad_token_id is None:
             stand_in = backend.eos_token or backend.unk_token
             if stand_in is None:
-                raise BackboneError(
-                    f"The tokenizer in {folder} has no token that could pad: give it a pad token."
-                )
+                raise BackboneError(f"The tokenizer in {folder} has no token that could pad: give it a pad token.")
             backend.pad_token = stand_in
             notes.append(f"The tokenizer has no padding token; {stand_in!r} pads and is masked out.")
         backend.truncation_side = config.truncation_side
