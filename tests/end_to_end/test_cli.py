@@ -128,6 +128,17 @@ def test_other_settings_in_the_same_folder_are_refused(folder: Path, bert: Path,
     assert "--overwrite" in answer.err
 
 
+def test_other_data_in_the_same_folder_is_refused_whatever_the_strategy(
+    folder: Path, bert: Path, run: Run, tmp_path: Path
+) -> None:
+    answer = run(
+        "compare", "--data", reviews(tmp_path / "other.csv", rows=100), "--backbone", bert, "--out", folder / "cmp",
+        "--strategies", "bitfit",
+    )  # fmt: skip
+    assert answer.code == 2
+    assert "is a run on other data" in answer.err
+
+
 def test_a_failing_strategy_stops_no_other(tmp_path: Path, bert: Path, run: Run) -> None:
     reviews(tmp_path / "r.csv")
     answer = run(

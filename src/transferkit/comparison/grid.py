@@ -47,9 +47,16 @@ def compare(config: CompareConfig, out: Path, overwrite: bool, listener: Listene
     cells = list(_cells(config))
     for cell in cells:
         make_strategy(cell.config.strategy)
-    _open(out, overwrite)
+    goes_on = (out / "runs").is_dir() and not overwrite
+    if not goes_on:
+        run_folder.check_free(out, overwrite)
     job = prepare_job(config, listener)
-    finished = {cell.folder: result for cell in cells if (result := _finished(out, cell, job.facts))}
+    if goes_on:
+        _refuse_other_data(out, job.facts)
+    else:
+        run_folder.make_folder(out, overwrite)
+        (out / "runs").mkdir()
+    finished = {cell.folder: result for cell in cells if (result := _finished(out, cell))}
     waiting = [cell for cell in cells if cell.folder not in finished]
     if finished:
         listener.said(f"{len(finished)} of {len(cells)} runs are finished already and are kept.")
@@ -72,18 +79,18 @@ def _cells(config: CompareConfig) -> Iterator[Cell]:
         yield Cell(label, run_config, f"runs/{slug}-seed{run_config.seed}")
 
 
-def _open(out: Path, overwrite: bool) -> None:
-    """Make the folder, or go on in one that a comparison has made."""
-    if overwrite or not (out / "runs").is_dir():
-        run_folder.make_folder(out, overwrite)
-    (out / "runs").mkdir(exist_ok=True)
+def _refuse_other_data(out: Path, facts: DataFacts) -> None:
+    """Runs on other rows cannot be compared, whichever strategies they are of."""
+    for file in (out / "runs").glob(f"*/{run_folder.RUN_FILE}"):
+        if run_folder.read_record(file.parent).data.hashes != facts.hashes:
+            raise RunError(f"{file.parent} is a run on other data; choose another --out, or begin anew with --overwrite.")
 
 
-def _finished(out: Path, cell: Cell, facts: DataFacts) -> RunResult | None:
+def _finished(out: Path, cell: Cell) -> RunResult | None:
     """The result of a run that needs no repeating, None where there is none.
 
     Raises:
-        RunError: there is a finished run of another configuration or on other data.
+        RunError: there is a finished run of another configuration.
     """
     folder = out / cell.folder
     if not (folder / run_folder.RESULT_FILE).is_file():
@@ -91,10 +98,8 @@ def _finished(out: Path, cell: Cell, facts: DataFacts) -> RunResult | None:
     result = run_folder.read_result(folder)
     if result.status != "finished":
         return None
-    record = run_folder.read_record(folder)
-    if record.config != cell.config or record.data.hashes != facts.hashes:
-        what = "settings" if record.config != cell.config else "data"
-        raise RunError(f"{folder} is a run with other {what}; choose another --out, or begin anew with --overwrite.")
+    if run_folder.read_record(folder).config != cell.config:
+        raise RunError(f"{folder} is a run with other settings; choose another --out, or begin anew with --overwrite.")
     return _placed(result, cell)
 
 

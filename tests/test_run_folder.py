@@ -1,0 +1,55 @@
+"""Run folders: never overwritten by accident, never deleted when they are not ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from transferkit import run_folder
+from transferkit.errors import RunError
+
+
+def test_an_empty_or_missing_folder_is_free(tmp_path: Path) -> None:
+    run_folder.check_free(tmp_path, overwrite=False)
+    run_folder.make_folder(tmp_path / "a" / "b", overwrite=False)
+    assert (tmp_path / "a" / "b").is_dir()
+
+
+def test_a_run_is_replaced_only_when_asked(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{}")
+    (tmp_path / "old").write_text("")
+    with pytest.raises(RunError, match=r"exists and is not empty.*--overwrite"):
+        run_folder.make_folder(tmp_path, overwrite=False)
+    run_folder.make_folder(tmp_path, overwrite=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_no_run_is_never_deleted(tmp_path: Path) -> None:
+    precious = tmp_path / "thesis.tex"
+    precious.write_text("")
+    with pytest.raises(RunError, match="leaves it alone"):
+        run_folder.make_folder(tmp_path, overwrite=True)
+    with pytest.raises(RunError, match="is a file"):
+        run_folder.make_folder(precious, overwrite=True)
+    assert precious.is_file()
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"There is no run in .*transferkit train"):
+        run_folder.resolve(tmp_path)
+
+
+def test_a_damaged_or_foreign_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text('{"schema": "transferkit/run/9"}')
+    with pytest.raises(RunError, match="damaged or of another version"):
+        run_folder.read_record(tmp_path)
+
+
+def test_predictions_come_back_as_they_were(tmp_path: Path) -> None:
+    labels, logits = np.array([1, 0, 1]), np.array([[0.1, 0.9], [2, -1], [0, 0]], dtype=np.float32)
+    run_folder.write_predictions(tmp_path, labels, logits)
+    again = run_folder.read_predictions(tmp_path)
+    np.testing.assert_array_equal(again[0], labels)
+    np.testing.assert_array_equal(again[1], logits)
