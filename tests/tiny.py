@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,10 +15,10 @@ from transferkit.models.backbones import TextClassifier, load_classifier
 from transferkit.models.hub import BackboneFiles
 from transferkit.tokenization.pretrained import TextTokenizer
 
-WORDS = tuple(
-    "a and bad boring but dull film fine funny good great is it long movie not of plot scene slow story terrible the "
-    "this very was wonderful".split()
-)
+WORDS = (
+    "a", "and", "bad", "boring", "but", "dull", "film", "fine", "funny", "good", "great", "is", "it", "long",
+    "movie", "not", "of", "plot", "scene", "slow", "story", "terrible", "the", "this", "very", "was", "wonderful",
+)  # fmt: skip
 CORPUS = ["the film was a very good story", "this movie is not funny and the plot was terrible", "slow but fine"]
 LABELS = ("bad", "good", "neither")
 WIDTH, LAYERS, HEADS = 32, 2, 4
@@ -43,7 +43,6 @@ class Family:
     attention: tuple[str, ...] = ("query", "key", "value", "attention.output.dense")
     feed_forward: tuple[str, ...] = ("intermediate.dense", "output.dense")
     layers: str = "encoder.layer"
-    extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def has_linears(self) -> bool:
@@ -170,10 +169,11 @@ def _wordpiece() -> Any:
 
 
 def _byte_bpe(specials: list[str], framed: bool) -> Any:
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=300,
         special_tokens=specials,
@@ -193,9 +193,7 @@ def load_tokenizer(folder: Path) -> TextTokenizer:
     return TextTokenizer.load(folder, TokenizationConfig(), allowed_length=64)
 
 
-def load_model(
-    folder: Path, pooling: str = "model", labels: tuple[str, ...] = LABELS, seed: int = 0
-) -> TextClassifier:
+def load_model(folder: Path, pooling: str = "model", labels: tuple[str, ...] = LABELS, seed: int = 0) -> TextClassifier:
     """The backbone in `folder` with a new head drawn with `seed`, in eval mode."""
     config = BackboneConfig.model_validate({"name": str(folder), "head_pooling": pooling})
     with torch.random.fork_rng(devices=[]):

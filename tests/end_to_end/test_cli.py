@@ -16,6 +16,12 @@ from transferkit import cli
 
 Run = Callable[..., "Answer"]
 
+# Small batches and large steps: a random model of 20,000 weights has little to lose.
+OPTIONS = [
+    "--strategies", "linear-probe,lora,full", "--seeds", "0,1", "--epochs", "5",
+    "--set", "training.batch_size=4", "--set", "full.learning_rate=0.003",
+]  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -42,6 +48,10 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
     return call
 
 
+def sentence(word: str, number: int = 7) -> str:
+    return f"the film number {number} was {word} , really {word}"
+
+
 def reviews(path: Path, rows: int = 120) -> Path:
     """A task that a tiny model learns: `good` or `bad` says it all."""
     with path.open("w", newline="", encoding="utf-8") as file:
@@ -49,7 +59,7 @@ def reviews(path: Path, rows: int = 120) -> Path:
         writer.writerow(["review", "sentiment"])
         for number in range(rows):
             word, label = (("good", "pos"), ("bad", "neg"))[number % 2]
-            writer.writerow([f"the film number {number} was {word} , really {word}", label])
+            writer.writerow([sentence(word, number), label])
     return path
 
 
@@ -64,9 +74,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, bert: Path) -> Path:
     path = tmp_path_factory.mktemp("user")
     reviews(path / "reviews.csv")
     arguments = ["compare", "--data", path / "reviews.csv", "--backbone", bert, "--out", path / "cmp"]
-    options = ["--strategies", "linear-probe,lora,full", "--seeds", "0,1", "--epochs", "2", "--set", "full.learning_rate=0.01"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["transferkit", *map(str, arguments + options)])
+        patch.setattr(sys, "argv", ["transferkit", *map(str, [*arguments, *OPTIONS])])
         cli.main()
     return path
 
@@ -109,9 +118,8 @@ def test_a_second_call_repeats_nothing(folder: Path, bert: Path, run: Run) -> No
     weights = folder / "cmp" / "runs" / "full-seed0" / "model" / "model.safetensors"
     before = weights.stat().st_mtime_ns
     answer = run(
-        "compare", "--data", folder / "reviews.csv", "--backbone", bert, "--out", folder / "cmp", "--json",
-        "--strategies", "linear-probe,lora,full", "--seeds", "0,1", "--epochs", 2, "--set", "full.learning_rate=0.01",
-    )  # fmt: skip
+        "compare", "--data", folder / "reviews.csv", "--backbone", bert, "--out", folder / "cmp", "--json", *OPTIONS
+    )
     assert answer.code == 0
     assert "6 of 6 runs are finished already and are kept" in answer.err
     assert json.loads(answer.out)["verdict"] == comparison(folder / "cmp")["verdict"]
@@ -154,14 +162,15 @@ def test_a_failing_strategy_stops_no_other(tmp_path: Path, bert: Path, run: Run)
 
 def test_predict_answers_for_texts_from_everywhere(folder: Path, run: Run) -> None:
     winner = folder / "cmp"
-    answer = run("predict", winner, "the film was good , really good")
+    answer = run("predict", winner, sentence("good"))
     assert (answer.code, answer.out.split("\t")[0]) == (0, "pos")
-    one = json.loads(run("predict", winner, "the film was bad , really bad", "--json").out)
+    one = json.loads(run("predict", winner, sentence("bad"), "--json").out)
     assert one["label"] == "neg"
     assert sum(one["probabilities"].values()) == pytest.approx(1)
-    several = run("predict", winner, "-", stdin="good good\nbad bad\n").out.splitlines()
+    several = run("predict", winner, "-", stdin=f"{sentence('good')}\n{sentence('bad')}\n").out.splitlines()
     assert [line.split("\t")[0] for line in several] == ["pos", "neg"]
-    assert [answer["label"] for answer in json.loads(run("predict", winner, "good", "bad", "--json").out)] == ["pos", "neg"]
+    both = json.loads(run("predict", winner, sentence("good"), sentence("bad"), "--json").out)
+    assert [answer["label"] for answer in both] == ["pos", "neg"]
 
 
 def test_predict_writes_a_file_in_the_order_of_the_rows(folder: Path, run: Run, tmp_path: Path) -> None:
@@ -204,7 +213,7 @@ def test_evaluate_scores_new_data(folder: Path, run: Run) -> None:
     scores = json.loads(answer.out)
     assert scores["rows"] == 120
     assert scores["metrics"]["accuracy"] > 0.9
-    assert "accuracy" in run("evaluate", folder / "cmp", "--data", folder / "reviews.csv").out
+    assert "Accuracy" in run("evaluate", folder / "cmp", "--data", folder / "reviews.csv").out
 
 
 def test_report_draws_the_page_anew(folder: Path, run: Run) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -126,10 +126,10 @@ def _without_wrappers(module: nn.Module) -> Iterator[nn.Parameter]:
 
 
 def _wrapped(module: nn.Module) -> nn.Module:
-    if _is_peft_model(module):
-        base = module.get_base_model()
-    else:
-        base = module.base if isinstance(module, AdapterLayer) else module.base_layer
+    if isinstance(module, AdapterLayer):
+        return module.base
+    foreign: Any = module
+    base = foreign.get_base_model() if _is_peft_model(module) else foreign.base_layer
     assert isinstance(base, nn.Module)
     return base
 
@@ -152,8 +152,8 @@ def _check_base_is_whole(model: nn.Module) -> None:
     changed = [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in learnt]
     if changed:
         raise AdaptationError(
-            f"The base cannot answer: the strategy trains {changed[0]} and {len(changed) - 1} more of its own "
-            "weights. Load the base anew."
+            f"The base cannot answer: the strategy trains {len(changed)} of its own weights, such as {changed[0]}. "
+            "Load the base anew."
         )
 
 

@@ -32,8 +32,6 @@ class BottleneckLinear(AdapterLayer):
     def forward(self, x: Tensor) -> Tensor:
         """x [..., in] -> [..., out]."""
         y: Tensor = self.base(x)
-        if not self.enabled:
-            return y
         adapted: Tensor = y + self.up(torch.relu(self.down(y)))
         return adapted
 

@@ -52,7 +52,9 @@ def load_learnt(model: nn.Module, tensors: dict[str, Tensor], where: str) -> Non
         name for name in own if own[name].shape != tensors[name].shape
     )
     if strangers:
-        raise AdaptationError(f"{where} does not fit the model: {strangers[0]} and {len(strangers) - 1} more differ.")
+        raise AdaptationError(
+            f"{where} does not fit the model: {len(strangers)} of the weights differ, such as {strangers[0]}."
+        )
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(tensors[name])

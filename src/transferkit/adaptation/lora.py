@@ -37,8 +37,6 @@ class LoRALinear(AdapterLayer):
     def forward(self, x: Tensor) -> Tensor:
         """x [..., in] -> [..., out]."""
         y: Tensor = self.base(x)
-        if not self.enabled:
-            return y
         x = functional.dropout(x, self.dropout, self.training)
         low_rank = functional.linear(functional.linear(x, self.lora_a), self.lora_b)
         return torch.add(y, low_rank, alpha=self.scaling)

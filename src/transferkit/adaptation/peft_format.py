@@ -1,4 +1,4 @@
-"""LoRA to and from the folder format of the PEFT library: adapter_config.json and adapter_model.safetensors."""
+"""LoRA to and from the PEFT library's folder format: adapter_config.json and adapter_model.safetensors."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from transferkit.adaptation.adapters import adapter_layers, remember_head, wrap_linears
+from transferkit.adaptation.adapters import adapter_layers
 from transferkit.adaptation.base import AdaptationReport
 from transferkit.adaptation.freezing import head_parameters
 from transferkit.adaptation.lora import LoRA, LoRALinear
+from transferkit.config import build
 from transferkit.errors import AdaptationError
 
 # PEFT saves the weights as the state of a model wrapped twice.
@@ -20,7 +21,7 @@ PREFIX = "base_model.model."
 
 
 def export_peft(model: nn.Module, folder: Path, base_name: str) -> None:
-    """Write the LoRA layers and the head of `model` so that `PeftModel.from_pretrained(base, folder)` reads them.
+    """Write the LoRA layers and the head of `model` for `PeftModel.from_pretrained(base, folder)`.
 
     Args:
         model: a network adapted by `LoRA`, as transformers builds it (`TextClassifier.network`).
@@ -39,7 +40,11 @@ def export_peft(model: nn.Module, folder: Path, base_name: str) -> None:
     if len(ranks) > 1:
         raise AdaptationError("The LoRA layers differ in rank or scaling; PEFT's format is written for one of each.")
     (rank, scaling, dropout) = ranks.pop()
-    head = head_parameters(model)
+    # What trains beside LoRA is head too: a pooler that the base lacked.
+    inside = {id(parameter) for layer in layers.values() for parameter in layer.parameters()}
+    head = head_parameters(model) | {
+        name for name, p in model.named_parameters() if p.requires_grad and id(p) not in inside
+    }
     tensors: dict[str, Tensor] = {}
     for name, layer in layers.items():
         tensors[f"{PREFIX}{name}.lora_A.weight"] = layer.lora_a
@@ -70,35 +75,60 @@ def export_peft(model: nn.Module, folder: Path, base_name: str) -> None:
 def import_peft(model: nn.Module, folder: Path) -> AdaptationReport:
     """Adapt the base `model` in place with the LoRA weights and the head that PEFT saved in `folder`.
 
+    Args:
+        model: a network as transformers builds it (`TextClassifier.network`), not adapted before.
+        folder: as `PeftModel.save_pretrained` writes it.
+
     Raises:
         AdaptationError: the folder has no LoRA in safetensors, uses a variant that plain LoRA is not, or does
             not fit the model.
     """
-    from safetensors.torch import load_file
-
     config = _read_config(folder)
-    weights = folder / "adapter_model.safetensors"
-    if not weights.is_file():
-        raise AdaptationError(f"{folder} has no adapter_model.safetensors; other formats can run code when read.")
-    tensors = {name.removeprefix(PREFIX): tensor for name, tensor in load_file(weights).items()}
-    targets = sorted(name.removesuffix(".lora_A.weight") for name in tensors if name.endswith(".lora_A.weight"))
-    strategy = LoRA(
-        rank=config["r"],
-        alpha=config["lora_alpha"],
-        dropout=config["lora_dropout"],
-        rank_stabilised=bool(config.get("use_rslora")),
-        targets=tuple(targets),
-    )
-    head = head_parameters(model)
-    remember_head(model, head)
-    _load_head(model, head, tensors, folder)
-    wrap_linears(model, targets, lambda layer: LoRALinear(layer, strategy.rank, strategy.scaling, strategy.dropout))
+    tensors = _read_tensors(folder)
+    targets = sorted(name.removesuffix(_A) for name in tensors if name.endswith(_A))
+    settings = {
+        "rank": config.get("r"),
+        "alpha": config.get("lora_alpha"),
+        "dropout": config.get("lora_dropout", 0.0),
+        "rank_stabilised": bool(config.get("use_rslora")),
+        "targets": targets,
+    }
+    beside = {name: tensor for name, tensor in tensors.items() if not name.endswith((_A, _B))}
+    _check_fit(model, targets, beside, folder)
+    report = build(LoRA, settings, f"{folder}/adapter_config.json").apply(model)
+    lora = {name: layer for name, layer in adapter_layers(model) if isinstance(layer, LoRALinear)}
+    parameters = dict(model.named_parameters())
     with torch.no_grad():
-        for name, layer in adapter_layers(model):
-            assert isinstance(layer, LoRALinear)
-            layer.lora_a.copy_(tensors[f"{name}.lora_A.weight"])
-            layer.lora_b.copy_(tensors[f"{name}.lora_B.weight"])
-    return AdaptationReport.of(model, "LoRA")
+        for name, layer in lora.items():
+            _copy(layer.lora_a, tensors[f"{name}{_A}"], f"{name}{_A}", folder)
+            _copy(layer.lora_b, tensors[f"{name}{_B}"], f"{name}{_B}", folder)
+        for name, tensor in beside.items():
+            _copy(parameters[name], tensor, name, folder)
+            parameters[name].requires_grad_(True)
+    return AdaptationReport.of(model, report.strategy)
+
+
+_A, _B = ".lora_A.weight", ".lora_B.weight"
+
+
+def _check_fit(model: nn.Module, targets: list[str], beside: dict[str, Tensor], folder: Path) -> None:
+    """Every tensor has its place in the model, and the head its tensors."""
+    parameters = {name for name, _ in model.named_parameters()}
+    strangers = sorted({name for name in targets if f"{name}.weight" not in parameters} | (beside.keys() - parameters))
+    if strangers:
+        raise AdaptationError(
+            f"{folder} does not fit {type(model).__name__}: it has weights for {strangers[0]}, and the model has not."
+        )
+    head = head_parameters(model)
+    if head and not head & beside.keys():
+        raise AdaptationError(f"{folder} has no weights for the head {min(head)}; save it with modules_to_save.")
+
+
+def _copy(parameter: nn.Parameter, tensor: Tensor, name: str, folder: Path) -> None:
+    if parameter.shape != tensor.shape:
+        shapes = f"{tuple(tensor.shape)} there and {tuple(parameter.shape)} in the model"
+        raise AdaptationError(f"{folder} does not fit the model: {name} is {shapes}.")
+    parameter.copy_(tensor)
 
 
 def _outermost_modules(model: nn.Module, head: frozenset[str]) -> list[str]:
@@ -116,31 +146,40 @@ def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / "adapter_config.json"
     if not path.is_file():
         raise AdaptationError(f"{folder} is not a PEFT folder: it has no adapter_config.json.")
-    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise AdaptationError(f"{path} is not readable as JSON: {error}.") from None
     if config.get("peft_type") != "LORA":
-        raise AdaptationError(f"{folder} holds {config.get('peft_type')}, not LORA; use --strategy peft:<METHOD>.")
-    for variant in (
-        "use_dora",
-        "rank_pattern",
-        "alpha_pattern",
-        "layer_replication",
-        "lora_bias",
-        "fan_in_fan_out",
-    ):
+        raise AdaptationError(f"{folder} holds {config.get('peft_type')}, not LORA; train with peft:<METHOD>.")
+    for variant in _VARIANTS:
         if config.get(variant):
             raise AdaptationError(f"{folder} uses PEFT's {variant}, which plain LoRA is not; load it with PEFT.")
     if config.get("bias", "none") != "none":
-        raise AdaptationError(f"{folder} trains biases beside LoRA, which plain LoRA does not; load it with PEFT.")
+        raise AdaptationError(f"{folder} trains biases, which plain LoRA does not; load it with PEFT.")
+    # These put a part of the base's own weight into A and B, and need a changed base beside them.
+    start = str(config.get("init_lora_weights", True)).lower()
+    if start.startswith(("pissa", "olora", "loftq", "corda", "lora_ga")):
+        raise AdaptationError(f"{folder} starts from {start}, which changes the base; convert it with PEFT first.")
     return config
 
 
-def _load_head(model: nn.Module, head: frozenset[str], tensors: dict[str, Tensor], folder: Path) -> None:
-    """Copy the head; what PEFT did not save of it, it did not train, and it stays as the base has it."""
-    saved = {name for name in head if name in tensors}
-    if head and not saved:
-        raise AdaptationError(f"{folder} has no weights for the head {min(head)}; save it with modules_to_save.")
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if name in saved:
-                parameter.copy_(tensors[name])
-            parameter.requires_grad_(name in head)
+# Options of PEFT's that make another layer of LoRA, or put it elsewhere than on linear layers.
+_VARIANTS = (
+    "use_dora", "rank_pattern", "alpha_pattern", "layer_replication", "lora_bias", "fan_in_fan_out", "use_qalora",
+    "alora_invocation_tokens", "trainable_token_indices", "target_parameters", "use_bdlora", "arrow_config",
+    "kasa_config", "velora_config", "monteclora_config",
+)  # fmt: skip
+
+
+def _read_tensors(folder: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = folder / "adapter_model.safetensors"
+    if not path.is_file():
+        raise AdaptationError(f"{folder} has no adapter_model.safetensors; other formats can run code when read.")
+    try:
+        return {name.removeprefix(PREFIX): tensor for name, tensor in load_file(path).items()}
+    except SafetensorError as error:
+        raise AdaptationError(f"{path} is not readable: {error}.") from None

@@ -100,7 +100,7 @@ def _config_class(method: str, options: dict[str, Any]) -> tuple[Any, dict[str, 
     return known[name], implied | options
 
 
-def _inject(model: nn.Module, kind: Any, options: dict[str, Any]) -> None:
+def _inject(model: Any, kind: Any, options: dict[str, Any]) -> None:
     from peft import PeftModelForFeatureExtraction, PromptLearningConfig, TaskType, inject_adapter_in_model
     from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 
@@ -173,13 +173,16 @@ def _try_out(model: nn.Module, new: list[nn.Parameter]) -> bool:
 def _prompt_sizes(encoder: Any, kind: Any) -> dict[str, Any]:
     """The defaults of a prompt method: PEFT finds the sizes of some families only."""
     fields = {field.name for field in dataclasses.fields(kind)}
-    # Virtual tokens stand beside embeddings, which may be narrower than the layers; a prefix stands inside these.
-    width = (
-        encoder.config.hidden_size
-        if kind.__name__ == "PrefixTuningConfig"
-        else encoder.get_input_embeddings().embedding_dim
-    )
-    sizes = {"token_dim": width, "encoder_hidden_size": width} | PROMPT_DEFAULTS
+    config = encoder.config
+    # Virtual tokens stand beside embeddings, which may be narrower than the layers; a prefix is in the layers.
+    is_prefix = kind.__name__ == "PrefixTuningConfig"
+    width = config.hidden_size if is_prefix else encoder.get_input_embeddings().embedding_dim
+    sizes = PROMPT_DEFAULTS | {
+        "token_dim": width,
+        "encoder_hidden_size": width,
+        "num_layers": config.num_hidden_layers,
+        "num_attention_heads": config.num_attention_heads,
+    }
     return {name: size for name, size in sizes.items() if name in fields}
 
 

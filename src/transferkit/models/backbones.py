@@ -102,9 +102,12 @@ def load_classifier(
     pooling = choose_pooling(files, config)
     architecture = read_architecture(files)
     kind = _network_class(architecture, pooling, files.name)
-    settings: dict[str, Any] = {"dtype": torch.float32, "use_safetensors": True, "output_loading_info": True}
+    # Weights of other shapes are the old head's, which goes, or are refused below.
+    settings: dict[str, Any] = {
+        "dtype": torch.float32, "use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True,
+    }  # fmt: skip
     if pooling == "model":
-        settings |= _class_names(labels) | {"pad_token_id": pad_token_id, "ignore_mismatched_sizes": True}
+        settings |= _class_names(labels) | {"pad_token_id": pad_token_id}
     try:
         network, info = kind.from_pretrained(files.folder, trust_remote_code=False, **settings)
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
@@ -210,7 +213,10 @@ def _new_parameters(network: Any, info: dict[str, Any], name: str) -> set[str]:
     }
     lost = sorted(key for key in missing - outside if "pooler" not in key)
     if lost:
-        raise BackboneError(f"{name}: the weights {lost[0]} and {len(lost) - 1} more are missing from its files.")
+        raise BackboneError(
+            f"{name} is not whole: of its weights {len(lost)} are missing or have other shapes than config.json "
+            f"says, such as {lost[0]}."
+        )
     return {f"network.{key}" for key in missing | outside}
 
 

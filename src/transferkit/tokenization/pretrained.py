@@ -44,8 +44,11 @@ class TextTokenizer:
         except Exception as error:  # the library raises many kinds for a missing or broken file
             reason = " ".join(str(error).split())[:200]
             raise BackboneError(
-                f"{folder} has no tokenizer that can be loaded ({reason}); save one there with save_pretrained."
+                f"{folder} has no tokenizer that can be loaded; save one there with save_pretrained ({reason})."
             ) from None
+        if set(backend.get_vocab()) <= set(backend.all_special_tokens):
+            # What the library makes of a folder with a model and no tokenizer: every word is unknown to it.
+            raise BackboneError(f"{folder} has no tokenizer; save one there with save_pretrained.")
         notes = []
         if backend.pad_token_id is None:
             stand_in = backend.eos_token or backend.unk_token
@@ -110,7 +113,7 @@ class TextTokenizer:
     def tokenize(
         self, rows: Dataset, path: Path, progress: Callable[[int], None] = lambda _: None
     ) -> tuple[Dataset, np.ndarray]:
-        """Tokenize a data set with the columns text, text_pair (for pairs) and label into the Arrow file `path`.
+        """Tokenize the columns text and, for pairs, text_pair of a data set into the Arrow file `path`.
 
         Returns:
             the memory-mapped data set of features, and the uncut lengths, int [rows].

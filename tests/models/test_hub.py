@@ -1,0 +1,61 @@
+"""Where a backbone's files are looked for, and what is said when they are nowhere."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from transferkit.errors import BackboneError
+from transferkit.models import hub
+from transferkit.models.hub import locate
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As with HF_HUB_OFFLINE=1, which the library reads when it is imported, and an empty cache."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+
+
+def test_an_unknown_hub_name_offline_is_refused_quickly(offline: None) -> None:
+    start = time.perf_counter()
+    with pytest.raises(BackboneError, match=r"offline.*local cache; name a folder.*minilm") as error:
+        locate("someone/some-model")
+    assert time.perf_counter() - start < 5
+    assert "\n" not in str(error.value)
+
+
+def test_a_name_that_is_no_hub_id_offers_the_built_in_one(offline: None) -> None:
+    with pytest.raises(BackboneError, match=r"not a built-in backbone, a folder or a hub id. Did you mean minilm"):
+        locate("mini lm")
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "/no/where", "~/nowhere", "a/b/c"])
+def test_a_path_that_is_not_there_is_not_looked_for_on_the_hub(name: str) -> None:
+    with pytest.raises(BackboneError, match=f"There is no folder {name}"):
+        locate(name)
+
+
+def test_the_built_in_backbone_is_a_folder_of_its_package() -> None:
+    files = locate("minilm")
+    assert files.revision is None
+    assert (files.folder / "model.safetensors").is_file()
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(hub.BUILTIN, "other", ("no_such_package", "model"))
+    with pytest.raises(BackboneError, match="pip install no-such-package"):
+        locate("other")
+
+
+def test_a_folder_of_the_name_comes_before_the_hub(
+    offline: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "someone" / "model"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    assert locate("someone/model").folder == Path("someone/model")

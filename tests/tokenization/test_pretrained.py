@@ -1,0 +1,191 @@
+"""Tokens of single texts and pairs, cut and whole, equal by the row and by the data set."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from datasets import Dataset
+
+from tests import tiny
+from transferkit.config import TokenizationConfig
+from transferkit.data.batching import FeatureTable
+from transferkit.errors import BackboneError, ConfigError
+from transferkit.tokenization.pretrained import TextTokenizer
+
+Folders = Callable[[str], Path]
+LONG = "the film was a very good story and the plot was not boring but the scene is slow"
+
+
+def load(folder: Path, allowed: int | None = 64, **settings: object) -> TextTokenizer:
+    return TextTokenizer.load(folder, TokenizationConfig.model_validate(settings), allowed)
+
+
+def words(tokenizer: TextTokenizer, ids: list[int]) -> list[str]:
+    return list(tokenizer.backend.convert_ids_to_tokens(ids))
+
+
+def test_single_texts_and_pairs_have_the_familys_frame(backbone: Folders) -> None:
+    bert = load(backbone("bert"))
+    encoded, lengths = bert.encode([("a film",)])
+    assert words(bert, encoded["input_ids"][0]) == ["[CLS]", "a", "film", "[SEP]"]
+    assert encoded["token_type_ids"] == [[0, 0, 0, 0]]
+    assert lengths.tolist() == [4]
+    encoded, lengths = bert.encode([("a film", "good"), ("a", "b")])
+    assert words(bert, encoded["input_ids"][0]) == ["[CLS]", "a", "film", "[SEP]", "good", "[SEP]"]
+    assert encoded["token_type_ids"][0] == [0, 0, 0, 0, 1, 1]
+    assert lengths.tolist() == [6, 5]
+
+
+@pytest.mark.parametrize("name", tiny.FAMILIES)
+def test_token_types_are_given_where_the_family_uses_them(name: str, backbone: Folders) -> None:
+    tokenizer = load(backbone(name))
+    encoded, _ = tokenizer.encode([("a film", "good")])
+    assert tokenizer.uses_token_types == tiny.FAMILIES[name].token_types
+    assert ("token_type_ids" in encoded) == tiny.FAMILIES[name].token_types
+    assert set(encoded) <= {"input_ids", "token_type_ids"}
+
+
+def test_roberta_pairs_have_two_separators(backbone: Folders) -> None:
+    tokenizer = load(backbone("roberta"))
+    tokens = words(tokenizer, tokenizer.encode([("a", "a")])[0]["input_ids"][0])
+    assert tokens == ["<s>", "a", "</s>", "</s>", "a", "</s>"]
+
+
+@pytest.mark.parametrize(
+    ("side", "kept"), [("right", ["the", "film", "was", "a"]), ("left", ["the", "scene", "is", "slow"])]
+)
+def test_truncation_keeps_the_frame_and_cuts_the_side(side: str, kept: list[str], backbone: Folders) -> None:
+    tokenizer = load(backbone("bert"), max_length=6, truncation_side=side)
+    encoded, lengths = tokenizer.encode([("good",), (LONG,), ("bad",)])
+    assert words(tokenizer, encoded["input_ids"][1]) == ["[CLS]", *kept, "[SEP]"]
+    assert [len(row) for row in encoded["token_type_ids"]] == [len(row) for row in encoded["input_ids"]]
+    assert lengths.tolist() == [3, len(LONG.split()) + 2, 3]
+
+
+def test_a_pair_is_cut_where_it_is_longest(backbone: Folders) -> None:
+    tokenizer = load(backbone("bert"), max_length=9)
+    encoded, lengths = tokenizer.encode([(LONG, "good story")])
+    tokens = words(tokenizer, encoded["input_ids"][0])
+    assert tokens == ["[CLS]", "the", "film", "was", "a", "[SEP]", "good", "story", "[SEP]"]
+    assert lengths.tolist() == [len(LONG.split()) + 5]
+
+
+@pytest.mark.parametrize("name", ["bert", "roberta", "gpt2"])
+def test_the_shortest_length_still_gives_rows_of_that_length(name: str, backbone: Folders) -> None:
+    for texts in ([(LONG,)], [(LONG, LONG)]):
+        encoded, _ = load(backbone(name), max_length=4).encode(texts)
+        assert len(encoded["input_ids"][0]) <= 4
+
+
+def test_max_length_is_bounded_by_the_backbone(backbone: Folders) -> None:
+    with pytest.raises(ConfigError, match="--max-length 65 is more than the 64 tokens"):
+        load(backbone("bert"), max_length=65)
+    assert load(backbone("bert"), max_length=64).max_length == 64
+    # The tokenizer's own files say 64 too.
+    with pytest.raises(ConfigError, match="more than the 64"):
+        load(backbone("bert"), allowed=512, max_length=65)
+
+
+@pytest.mark.parametrize(
+    ("stated", "allowed", "expected"),
+    [(64, 512, 64), (10**30, 48, 48), (512, 512, 256), (10**30, None, 256), (100, None, 100)],
+)
+def test_the_default_length_is_the_smaller_of_256_and_what_is_allowed(
+    stated: int, allowed: int | None, expected: int, backbone: Folders, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(backbone("bert"), tmp_path / "model")
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_max_length": stated}))
+    assert load(folder, allowed=allowed).max_length == expected
+
+
+def test_a_missing_pad_token_is_made_up_for_and_said(backbone: Folders, tmp_path: Path) -> None:
+    tokenizer = load(backbone("gpt2"))
+    assert tokenizer.pad_token_id == tokenizer.backend.eos_token_id
+    assert tokenizer.notes == ("The tokenizer has no padding token; '<|endoftext|>' pads and is masked out.",)
+    table = FeatureTable.from_arrow(tokenizer.encode_table([("a",), (LONG,)]), tokenizer.pad_token_id)
+    batch = table.__getitems__([0, 1])
+    assert batch["input_ids"][0, 1:].eq(tokenizer.pad_token_id).all()
+    assert batch["attention_mask"].sum(1).tolist() == table.lengths.tolist()
+    assert load(backbone("bert")).notes == ()
+    # A run keeps the tokenizer as it was used: the same ids, the same hash.
+    tokenizer.save(tmp_path)
+    assert load(tmp_path).hash() == tokenizer.hash()
+    assert load(tmp_path).pad_token_id == tokenizer.pad_token_id
+
+
+def test_the_hash_is_of_what_makes_the_ids(backbone: Folders, tmp_path: Path) -> None:
+    plain = load(backbone("bert"))
+    assert plain.hash() == load(backbone("bert"), max_length=8, truncation_side="left").hash()
+    before = plain.hash()
+    load(backbone("bert"), max_length=8).encode([(LONG,)])
+    plain.encode([(LONG,)] * 3)
+    assert plain.hash() == before, "encoding sets truncation in the tokenizer, which is no part of the hash"
+    assert before not in (load(backbone("roberta")).hash(), load(backbone("gpt2")).hash())
+    folder = shutil.copytree(backbone("bert"), tmp_path / "model")
+    path = folder / "tokenizer.json"
+    content = json.loads(path.read_text())
+    content["normalizer"]["lowercase"] = False
+    path.write_text(json.dumps(content))
+    cased = load(folder)
+    assert cased.hash() != before
+    content["normalizer"]["lowercase"] = True
+    vocabulary = content["model"]["vocab"]
+    vocabulary["good"], vocabulary["bad"] = vocabulary["bad"], vocabulary["good"]
+    path.write_text(json.dumps(content))
+    assert load(folder).hash() not in (before, cased.hash())
+
+
+@pytest.mark.parametrize("name", ["bert", "roberta", "gpt2"])
+@pytest.mark.parametrize("pair", [False, True])
+def test_a_data_set_is_tokenized_as_its_rows_are(name: str, pair: bool, backbone: Folders, tmp_path: Path) -> None:
+    tokenizer = load(backbone(name), max_length=8)
+    columns = {"text": [*tiny.CORPUS, LONG] * 300, "label": [0, 1, 0, 1] * 300}
+    if pair:
+        columns["text_pair"] = columns["text"][::-1]
+    told: list[int] = []
+    features, lengths = tokenizer.tokenize(Dataset.from_dict(columns), tmp_path / "rows.arrow", told.append)
+    rows = list(zip(*(columns[key] for key in ("text", "text_pair") if key in columns), strict=True))
+    expected, expected_lengths = tokenizer.encode(rows)
+    for key, column in expected.items():
+        assert features[key] == column
+    assert features["label"] == columns["label"]
+    assert set(features.column_names) == {*expected, "label"}
+    assert np.array_equal(lengths, expected_lengths)
+    assert (sum(told), len(told) > 1) == (1200, True)
+    assert Path(features.cache_files[0]["filename"]) == tmp_path / "rows.arrow"
+
+
+def test_few_rows_in_memory_are_the_same_as_in_a_data_set(backbone: Folders) -> None:
+    tokenizer = load(backbone("bert"), max_length=6)
+    rows = [("a film",), (LONG,)]
+    table = tokenizer.encode_table(rows)
+    assert table.to_pydict() == tokenizer.encode(rows)[0]
+
+
+def test_characters_outside_the_vocabulary_are_unknown_and_harmless(backbone: Folders) -> None:
+    bert = load(backbone("bert"))
+    assert words(bert, bert.encode([("film \U0001f3ac 映画",)])[0]["input_ids"][0])[2] == "[UNK]"
+    gpt2 = load(backbone("gpt2"))
+    ids = gpt2.encode([("映画",)])[0]["input_ids"][0]
+    assert gpt2.backend.decode(ids) == "映画"
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
+def test_a_broken_tokenizer_is_refused(name: str, backbone: Folders, tmp_path: Path) -> None:
+    folder = shutil.copytree(backbone("bert"), tmp_path / "model")
+    (folder / name).write_text("{broken")
+    with pytest.raises(BackboneError, match="no tokenizer that can be loaded") as error:
+        load(folder)
+    assert "\n" not in str(error.value)
+
+
+def test_a_folder_without_a_tokenizer_is_refused(backbone: Folders, tmp_path: Path) -> None:
+    shutil.copy(backbone("bert") / "config.json", tmp_path)
+    with pytest.raises(BackboneError, match="has no tokenizer"):
+        load(tmp_path)
