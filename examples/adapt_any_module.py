@@ -1,6 +1,6 @@
 """LoRA on a model that TransferKit has never seen: a CNN learns digits 0-4, then 5-9 with its convolutions frozen.
 
-    python examples/adapt_any_module.py
+Run it with: python examples/adapt_any_module.py
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional
 
-from transferkit import disabled, merge
+from transferkit import LoRA, disabled, merge
 from transferkit.adaptation.freezing import set_training_mode
-from transferkit.adaptation.lora import LoRA
 
 
 class ConvNet(nn.Module):

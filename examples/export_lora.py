@@ -1,6 +1,6 @@
 """Train LoRA here, load it with PEFT and with transformers, and see equal logits.
 
-    python examples/export_lora.py reviews.csv runs/export
+Run it with: python examples/export_lora.py reviews.csv runs/export
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """From a CSV file to predictions: compare strategies, read the verdict, use the winner.
 
-    python examples/own_data.py reviews.csv runs/own-data
+Run it with: python examples/own_data.py reviews.csv runs/own-data
 """
 
 from __future__ import annotations

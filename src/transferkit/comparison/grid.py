@@ -8,22 +8,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from transferkit import run_folder
 from transferkit.adaptation.strategies import make_strategy
-from transferkit.comparison.verdict import compare_pairs, decide, summarise
+from transferkit.comparison.conclusion import conclude, read_logits, write_mistakes
 from transferkit.config import CompareConfig, RunConfig
 from transferkit.environment import describe
 from transferkit.errors import RunError, TransferKitError
-from transferkit.evaluation.metrics import log_probabilities
-from transferkit.evaluation.mistakes import side_by_side
-from transferkit.evaluation.results import Comparison, DataFacts, Mistake, RunResult, read_json, write_json
+from transferkit.evaluation.results import Comparison, DataFacts, RunResult, write_json
 from transferkit.pipeline import Job, prepare_job, rows_to_process, run_one
 from transferkit.training.tracking import Listener
-
-# The surest mistakes shown of each strategy.
-MISTAKES_PER_STRATEGY = 25
 
 
 @dataclass(frozen=True)
@@ -70,6 +63,19 @@ def compare(config: CompareConfig, out: Path, overwrite: bool, listener: Listene
     finally:
         in_order = [results[cell.folder] for cell in cells if cell.folder in results]
         comparison = _conclude(config, job, out, in_order)
+    return comparison
+
+
+def _conclude(config: CompareConfig, job: Job, out: Path, results: list[RunResult]) -> Comparison:
+    """Write `comparison.json` and `mistakes.json`."""
+    labels, logits = read_logits(out, results)
+    comparison = conclude(
+        results, logits, labels, config.margin,
+        task=job.task.name, created=run_folder.now(), config=config.model_dump(mode="json"),
+        environment=describe(), data=job.facts,
+    )  # fmt: skip
+    write_json(out / run_folder.COMPARISON_FILE, comparison)
+    write_mistakes(out, job, labels, logits)
     return comparison
 
 
@@ -124,82 +130,3 @@ def _run(out: Path, cell: Cell, job: Job, listener: Listener) -> RunResult:
 def _placed(result: RunResult, cell: Cell) -> RunResult:
     """The result as an entry of the comparison, with its folder as seen from there."""
     return result.model_copy(update={"run": cell.folder, "strategy": cell.label})
-
-
-def _conclude(config: CompareConfig, job: Job, out: Path, results: list[RunResult]) -> Comparison:
-    """Compare the finished runs and write `comparison.json` and `mistakes.json`."""
-    labels = job.tables["test"].labels
-    assert labels is not None, "test rows have labels"
-    logits: dict[str, dict[int, np.ndarray]] = {}
-    for result in results:
-        if result.status == "finished":
-            _, logits.setdefault(result.strategy, {})[result.seed] = run_folder.read_predictions(out / result.run)
-    predictions = {name: {seed: l.argmax(1) for seed, l in by_seed.items()} for name, by_seed in logits.items()}
-    summaries = summarise(results, predictions, labels)
-    pairs = compare_pairs(summaries, predictions, labels)
-    baseline = next((dict(r.scores.baseline) for r in results if r.scores), {})
-    comparison = Comparison(
-        task=job.task.name,
-        created=run_folder.now(),
-        config=config.model_dump(mode="json"),
-        environment=describe(),
-        data=job.facts,
-        baseline=baseline,
-        results=tuple(results),
-        summaries=summaries,
-        pairs=pairs,
-        verdict=decide(summaries, pairs, baseline, config.margin),
-    )
-    write_json(out / run_folder.COMPARISON_FILE, comparison)
-    write_mistakes(out, job, logits)
-    return comparison
-
-
-def write_mistakes(out: Path, job: Job, logits: dict[str, dict[int, np.ndarray]]) -> None:
-    """Write the surest mistakes of each strategy, of its first seed, side by side to `mistakes.json`."""
-    labels = job.tables["test"].labels
-    assert labels is not None, "test rows have labels"
-    probabilities = {name: np.exp(log_probabilities(next(iter(seeds.values())))) for name, seeds in logits.items()}
-    rows = job.data.splits["test"]
-
-    def texts(row: int) -> tuple[str, ...]:
-        return tuple(value for name, value in rows[row].items() if name != "label")
-
-    found = side_by_side(labels, probabilities, job.data.labels, texts, MISTAKES_PER_STRATEGY)
-    write_json(out / run_folder.MISTAKES_FILE, [mistake.model_dump(mode="json") for mistake in found])
-
-
-def read_comparison(folder: Path) -> tuple[Comparison, list[Mistake]]:
-    """`comparison.json` and `mistakes.json` of a comparison, or the same of a single run as a comparison of one."""
-    import json
-
-    path = folder / run_folder.MISTAKES_FILE
-    mistakes = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-    if (folder / run_folder.COMPARISON_FILE).is_file():
-        comparison = read_json(folder / run_folder.COMPARISON_FILE, Comparison)
-    else:
-        comparison = _comparison_of_one(folder)
-    return comparison, [Mistake.model_validate(mistake) for mistake in mistakes]
-
-
-def _comparison_of_one(folder: Path) -> Comparison:
-    record, result = run_folder.read_record(folder), run_folder.read_result(folder)
-    predictions: dict[str, dict[int, np.ndarray]] = {}
-    labels = np.empty(0, dtype=np.int64)
-    if result.status == "finished":
-        labels, logits = run_folder.read_predictions(folder)
-        predictions = {result.strategy: {result.seed: logits.argmax(1)}}
-    baseline = dict(result.scores.baseline) if result.scores else {}
-    summaries = summarise([result], predictions, labels)
-    return Comparison(
-        task=record.task,
-        created=record.created,
-        config=record.config.model_dump(mode="json"),
-        environment=record.environment,
-        data=record.data,
-        baseline=baseline,
-        results=(result,),
-        summaries=summaries,
-        pairs=(),
-        verdict=decide(summaries, (), baseline, margin=0.0),
-    )
