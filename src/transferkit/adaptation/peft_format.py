@@ -120,8 +120,13 @@ def _check_fit(model: nn.Module, targets: list[str], beside: dict[str, Tensor], 
             f"{folder} does not fit {type(model).__name__}: it has weights for {strangers[0]}, and the model has not."
         )
     head = head_parameters(model)
-    if head and not head & beside.keys():
-        raise AdaptationError(f"{folder} has no weights for the head {min(head)}; save it with modules_to_save.")
+    for name in targets:
+        if f"{name}.weight" in head:
+            raise AdaptationError(f"{folder} has LoRA on {name}, a layer of the head; load it with PEFT.")
+    # PEFT saves a family's last layer by itself, and forgets those before it: a head in part is a random head.
+    lacking = sorted(head - beside.keys())
+    if lacking:
+        raise AdaptationError(f"{folder} has no weights for the head's {lacking[0]}; save it with modules_to_save.")
 
 
 def _copy(parameter: nn.Parameter, tensor: Tensor, name: str, folder: Path) -> None:
