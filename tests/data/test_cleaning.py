@@ -7,9 +7,7 @@ from transferkit.data import cleaning
 from transferkit.errors import DataError
 
 
-def usable(
-    texts: list[str | None], labels: list[str | None], pair: list[str | None] | None = None
-) -> cleaning.Kept:
+def usable(texts: list[str | None], labels: list[str | None], pair: list[str | None] | None = None) -> cleaning.Kept:
     columns = {"text": pa.array(texts, pa.string())}
     if pair is not None:
         columns["text_pair"] = pa.array(pair, pa.string())

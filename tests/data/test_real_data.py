@@ -54,9 +54,7 @@ def test_ag_news(shared: Shared) -> None:
 
 def test_imdb(shared: Shared) -> None:
     data = prepare(
-        DataConfig(
-            source=shared("imdb/imdb_train_10000.jsonl.gz"), test=shared("imdb/imdb_test_5000.jsonl.gz")
-        )
+        DataConfig(source=shared("imdb/imdb_train_10000.jsonl.gz"), test=shared("imdb/imdb_test_5000.jsonl.gz"))
     )
     assert data.labels == ("neg", "pos")
     assert len(data.splits["test"]) == 5000
@@ -73,7 +71,5 @@ def test_consumer_complaints(shared: Shared) -> None:
 
 
 def test_a_file_without_a_header_is_pointed_at(shared: Shared) -> None:
-    with pytest.raises(
-        DataError, match=r"first line, which names 'Nature, in the broadest.*put column names above"
-    ):
+    with pytest.raises(DataError, match=r"first line, which names 'Nature, in the broadest.*put column names above"):
         prepare(DataConfig(source=shared("langid/language_detection.csv")))

@@ -35,9 +35,7 @@ def test_drawn_splits_keep_the_shares_of_the_classes() -> None:
 
 
 def test_the_seed_alone_decides() -> None:
-    first, again, other = (
-        splits.draw_missing(rows(50, 50), BOTH, ("a", "b"), seed)["test"] for seed in (1, 1, 2)
-    )
+    first, again, other = (splits.draw_missing(rows(50, 50), BOTH, ("a", "b"), seed)["test"] for seed in (1, 1, 2))
     assert first.indices.tolist() == again.indices.tolist() != other.indices.tolist()
 
 
@@ -49,9 +47,7 @@ def test_a_rare_class_stands_in_every_part() -> None:
 def test_a_class_with_too_few_rows_is_named() -> None:
     with pytest.raises(DataError, match=r"class 'rare' has 2 rows, too few to split in 3 parts"):
         splits.draw_missing(rows(100, 2), BOTH, ("common", "rare"), seed=0)
-    with pytest.raises(
-        DataError, match=r"class 'rare' has 1 row, too few to split in 2 parts \(train, validation\)"
-    ):
+    with pytest.raises(DataError, match=r"class 'rare' has 1 row, too few to split in 2 parts \(train, validation\)"):
         splits.draw_missing(rows(100, 1), {"validation": 0.1}, ("common", "rare"), seed=0)
 
 

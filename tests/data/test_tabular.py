@@ -63,12 +63,8 @@ def test_parquet_text_is_plain_whatever_its_storage(tmp_path: Path) -> None:
 
 
 def test_parquet_of_a_data_set_keeps_the_names_of_its_classes(tmp_path: Path) -> None:
-    features = datasets.Features(
-        {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["z", "a"])}
-    )
-    rows = datasets.Dataset.from_dict(
-        {"text": ["one", "two", "three"], "label": [1, 0, -1]}, features=features
-    )
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["z", "a"])})
+    rows = datasets.Dataset.from_dict({"text": ["one", "two", "three"], "label": [1, 0, -1]}, features=features)
     pq.write_table(rows.data.table, tmp_path / "a.parquet")
     label = read(tmp_path / "a.parquet").columns["label"]
     assert label.to_pylist() == ["a", "z", None]

@@ -29,9 +29,7 @@ def test_an_undecodable_byte_is_named_with_its_line_and_offset(tmp_path: Path, p
     path = tmp_path / "a.csv"
     before = b"good line\n" + b"x" * padding + b"\ncaf"
     path.write_bytes(before + b"\xe9\nmore\n")
-    with pytest.raises(
-        DataError, match=rf"line 3: byte 0xE9 at offset {len(before):,} is not UTF-8.*--encoding"
-    ):
+    with pytest.raises(DataError, match=rf"line 3: byte 0xE9 at offset {len(before):,} is not UTF-8.*--encoding"):
         list(lines(path, None))
 
 

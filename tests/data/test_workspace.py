@@ -17,9 +17,7 @@ def test_the_workspace_goes_when_the_process_ends_and_not_before(reviews: Path) 
         "os.wait()\n"
         "print(workspace.folder(), len(os.listdir(workspace.folder())), len(data.splits['train']['text'][:]))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(reviews)], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", program, str(reviews)], capture_output=True, text=True, check=True)
     folder, files, rows = done.stdout.split()
     assert int(files) >= 3
     assert int(rows) == 42
@@ -42,9 +40,7 @@ def test_a_large_file_is_read_without_holding_it(tmp_path: Path) -> None:
         "objects = sys.getallocatedblocks() - before\n"
         "print(sum(map(len, data.splits.values())), objects, pa.default_memory_pool().max_memory())"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True)
     rows, objects, most_bytes = map(int, done.stdout.split())
     assert rows == 100_000
     assert objects < rows / 2

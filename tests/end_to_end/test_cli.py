@@ -191,7 +191,7 @@ def test_predict_writes_a_file_in_the_order_of_the_rows(folder: Path, run: Run, 
 
 def test_a_file_that_goes_wrong_halfway_leaves_nothing(folder: Path, run: Run, tmp_path: Path) -> None:
     source, out = tmp_path / "new.csv", tmp_path / "out.csv"
-    source.write_text("review\ngood\n\" \"\n", encoding="utf-8")
+    source.write_text('review\ngood\n" "\n', encoding="utf-8")
     answer = run("predict", folder / "cmp", "--file", source, "--out", out)
     assert answer.code == 2
     assert "line 3" in answer.err

@@ -147,9 +147,7 @@ class Impatient(Silent):
 
 def test_ctrl_c_keeps_the_best_epoch_so_far(tmp_path: Path) -> None:
     reached, full = train(tmp_path, epochs=1, schedule="constant", warmup_ratio=0.0)
-    model, outcome = train(
-        tmp_path, listener=Impatient(64 + 40 + 20), epochs=3, schedule="constant", warmup_ratio=0.0
-    )
+    model, outcome = train(tmp_path, listener=Impatient(64 + 40 + 20), epochs=3, schedule="constant", warmup_ratio=0.0)
     assert outcome.interrupted
     assert outcome.best_epoch == 1
     assert all(torch.equal(a, b) for a, b in zip(weights(model), weights(reached), strict=True))

@@ -89,7 +89,9 @@ def _refuse_other_data(out: Path, facts: DataFacts) -> None:
     """Runs on other rows cannot be compared, whichever strategies they are of."""
     for file in (out / "runs").glob(f"*/{run_folder.RUN_FILE}"):
         if run_folder.read_record(file.parent).data.hashes != facts.hashes:
-            raise RunError(f"{file.parent} is a run on other data; choose another --out, or begin anew with --overwrite.")
+            raise RunError(
+                f"{file.parent} is a run on other data; choose another --out, or begin anew with --overwrite."
+            )
 
 
 def _finished(out: Path, cell: Cell) -> RunResult | None:

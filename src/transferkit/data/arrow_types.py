@@ -31,6 +31,4 @@ def _named(ids: pa.ChunkedArray, names: list[str]) -> pa.ChunkedArray:
     codes = pc.if_else(pc.less(ids, 0), None, ids).cast(pa.int32())
     kind = pa.dictionary(pa.int32(), pa.string())
     dictionary = pa.array(names, pa.string())
-    return pa.chunked_array(
-        [pa.DictionaryArray.from_arrays(chunk, dictionary) for chunk in codes.chunks], kind
-    )
+    return pa.chunked_array([pa.DictionaryArray.from_arrays(chunk, dictionary) for chunk in codes.chunks], kind)

@@ -40,9 +40,7 @@ def _movie_reviews(part: str, name: str) -> Source:
     def batches() -> Iterator[pa.RecordBatch]:
         for chunk in tabular.chunks(path, FileOptions())[1]:
             rows = chunk.batch.filter(pc.equal(chunk.batch["source"], part))
-            yield pa.record_batch(
-                [rows["text"], pc.if_else(pc.equal(rows["label"], "1"), "pos", "neg")], schema=schema
-            )
+            yield pa.record_batch([rows["text"], pc.if_else(pc.equal(rows["label"], "1"), "pos", "neg")], schema=schema)
 
     return Source({"train": Table(workspace.open_table(workspace.write(batches(), schema)), name)})
 

@@ -38,9 +38,7 @@ def usable(texts: pa.Table, label: pa.ChunkedArray | None, where: str) -> Kept:
     good = has_text & has_label
     dropped = int(len(good) - good.sum())
     if dropped > LIMIT * len(good):
-        missing = " or ".join(
-            what for what, has in (("text", has_text), ("label", has_label)) if not has.all()
-        )
+        missing = " or ".join(what for what, has in (("text", has_text), ("label", has_label)) if not has.all())
         raise DataError(
             f"{where}: {dropped:,} of {len(good):,} rows ({dropped / len(good):.1%}) have no {missing}, "
             f"row {int(np.argmin(good)) + 1:,} is the first; only up to {LIMIT:.0%} are dropped. "

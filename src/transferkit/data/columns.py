@@ -92,9 +92,7 @@ class Selection:
         return len(self.text_names) == 2
 
 
-def select(
-    table: Table, texts: Sequence[str], label: str | None, *, is_pair: bool | None, named: bool
-) -> Selection:
+def select(table: Table, texts: Sequence[str], label: str | None, *, is_pair: bool | None, named: bool) -> Selection:
     """Find and check the columns of `table`.
 
     Args:
@@ -175,9 +173,7 @@ def unlike_text(column: pa.ChunkedArray) -> str | None:
         return held
     if plain_type(kind) != pa.string():
         return f"values of the type {kind}"
-    return next(
-        (what for what, form in (("numbers", _NUMBERS), ("lists", _LISTS)) if _all_match(column, form)), None
-    )
+    return next((what for what, form in (("numbers", _NUMBERS), ("lists", _LISTS)) if _all_match(column, form)), None)
 
 
 def _all_match(column: pa.ChunkedArray, form: str) -> bool:
@@ -210,9 +206,7 @@ def _unknown(table: Table, name: str) -> DataError:
 
 
 def _none_found(table: Table, what: str, names: Sequence[str], option: str) -> DataError:
-    shown = (
-        ", ".join(repr(name if len(name) <= 40 else name[:37] + "...") for name in names[:20]) or "nothing"
-    )
+    shown = ", ".join(repr(name if len(name) <= 40 else name[:37] + "...") for name in names[:20]) or "nothing"
     if not table.has_header:
         return DataError(f"{table.where}: no {what} has a usual name among {shown}. Name it with {option}.")
     return DataError(

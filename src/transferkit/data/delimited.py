@@ -71,11 +71,7 @@ def _rows(path: Path, dialect: Dialect, options: FileOptions) -> Iterator[tuple[
     start = 1
     try:
         for row in reader:
-            if (
-                dialect.quoted
-                and any('"' in cell for cell in row)
-                and not well_quoted.fullmatch("".join(record))
-            ):
+            if dialect.quoted and any('"' in cell for cell in row) and not well_quoted.fullmatch("".join(record)):
                 raise _misquoted(path, start, "a quote stands inside a cell that is not quoted")
             if row:
                 yield start, row
@@ -83,9 +79,7 @@ def _rows(path: Path, dialect: Dialect, options: FileOptions) -> Iterator[tuple[
             record.clear()
     except csv.Error as error:
         unclosed = "unexpected end" in str(error)
-        raise _misquoted(
-            path, start, "a quote is opened and never closed" if unclosed else str(error)
-        ) from None
+        raise _misquoted(path, start, "a quote is opened and never closed" if unclosed else str(error)) from None
 
 
 def _record_pattern(delimiter: str) -> re.Pattern[str]:
@@ -121,9 +115,7 @@ def _ragged(path: Path, line: int, found: int, expected: int, dialect: Dialect) 
         advice = "quote the cells that hold the separator, or read quotes as text with --quoting none"
     else:
         advice = "a cell may not hold the separator; where quotes enclose cells, give --quoting csv"
-    return DataError(
-        f"{path}, line {line}: the row has {found} cells and the header has {expected}; {advice}."
-    )
+    return DataError(f"{path}, line {line}: the row has {found} cells and the header has {expected}; {advice}.")
 
 
 def _misquoted(path: Path, line: int, what: str) -> DataError:

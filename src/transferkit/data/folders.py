@@ -57,9 +57,7 @@ def _read_saved(folder: Path) -> Source:
     try:
         saved = datasets.load_from_disk(str(folder))
     except (OSError, ValueError, pa.ArrowInvalid) as error:
-        raise DataError(
-            f"The data set saved in {folder} cannot be read: {str(error).splitlines()[0]}"
-        ) from None
+        raise DataError(f"The data set saved in {folder} cannot be read: {str(error).splitlines()[0]}") from None
     if isinstance(saved, datasets.Dataset):
         saved = datasets.DatasetDict(train=saved)
     return from_dataset_dict(saved, str(folder))
@@ -69,9 +67,7 @@ def _text_folders(folder: Path) -> dict[str, Path]:
     """The folders that hold a folder of .txt files per label, by split."""
     inside = {path.name: path for path in folder.iterdir() if path.is_dir()}
     names = {split: split_called(inside, split) for split in SPLIT_NAMES}
-    found = {
-        split: inside[name] for split, name in names.items() if name is not None and _labels(inside[name])
-    }
+    found = {split: inside[name] for split, name in names.items() if name is not None and _labels(inside[name])}
     if found:
         return found if "train" in found else {}
     return {"train": folder} if _labels(folder) else {}
@@ -99,9 +95,7 @@ def _text_batches(folder: Path, labels: list[str], options: FileOptions) -> Iter
         paths = sorted((folder / label).glob("*.txt"))
         for start in range(0, len(paths), CHUNK_ROWS):
             texts = [whole_text(path, options.encoding) for path in paths[start : start + CHUNK_ROWS]]
-            yield pa.record_batch(
-                [pa.array(texts, pa.string()), pa.array([label] * len(texts))], schema=_TEXT_SCHEMA
-            )
+            yield pa.record_batch([pa.array(texts, pa.string()), pa.array([label] * len(texts))], schema=_TEXT_SCHEMA)
 
 
 def _read_tables(folder: Path, options: FileOptions) -> Source:
@@ -111,9 +105,7 @@ def _read_tables(folder: Path, options: FileOptions) -> Source:
         matching = [path for path in files if path.name.partition(".")[0].lower() in names]
         if len(matching) > 1:
             both = " and ".join(path.name for path in matching[:2])
-            raise DataError(
-                f"The folder {folder} holds {both}, both for {split}; take one away, or name a file."
-            )
+            raise DataError(f"The folder {folder} holds {both}, both for {split}; take one away, or name a file.")
         if matching:
             found[split] = matching[0]
     if "train" not in found:

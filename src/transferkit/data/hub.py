@@ -87,9 +87,7 @@ def _find(name: str) -> Reading:
         except HfHubHTTPError as error:
             if isinstance(error, RepositoryNotFoundError) or error.response.status_code == 404:
                 continue
-            raise DataError(
-                f"The hub answered {error.response.status_code} for {name!r}; try again later."
-            ) from None
+            raise DataError(f"The hub answered {error.response.status_code} for {name!r}; try again later.") from None
         # The full name, which the hub gives for a short one; `load_dataset` takes no other.
         return info.id, config
     raise DataError(
@@ -105,22 +103,16 @@ def _load(name: str, reading: Reading) -> Source:
     except RuntimeError as error:
         if "scripts are no longer supported" not in str(error):
             raise
-        raise DataError(
-            f"The hub's data set {name!r} is made by a script, which is not run; use another."
-        ) from None
+        raise DataError(f"The hub's data set {name!r} is made by a script, which is not run; use another.") from None
     except ValueError:
         configs = datasets.get_dataset_config_names(repository)
         if config in configs or (config is None and len(configs) < 2):
             raise
         hint = did_you_mean(config, configs) if config else f" There is: {', '.join(configs[:20])}."
-        what = (
-            f"has no config {config!r}" if config else f"has several configs; name one as {repository}/CONFIG"
-        )
+        what = f"has no config {config!r}" if config else f"has several configs; name one as {repository}/CONFIG"
         raise DataError(f"The hub's data set {repository!r} {what}.{hint}") from None
     except datasets.exceptions.DatasetsError as error:
-        raise DataError(
-            f"The hub's data set {name!r} cannot be loaded: {str(error).splitlines()[0]}"
-        ) from None
+        raise DataError(f"The hub's data set {name!r} cannot be loaded: {str(error).splitlines()[0]}") from None
 
 
 def _load_cached(name: str, reason: str) -> Source:

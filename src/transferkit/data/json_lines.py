@@ -43,9 +43,7 @@ def _rows(path: Path, options: FileOptions) -> Iterator[Row]:
             value = json.loads(line, parse_constant=lambda _: None)
         except json.JSONDecodeError as error:
             advice = "each line must be one whole JSON object"
-            raise DataError(
-                f"{path}, line {number}: not JSON ({error.msg}, column {error.colno}); {advice}."
-            ) from None
+            raise DataError(f"{path}, line {number}: not JSON ({error.msg}, column {error.colno}); {advice}.") from None
         if not isinstance(value, dict):
             raise DataError(
                 f"{path}, line {number}: holds a JSON {type(value).__name__}; each line must be one object, "
@@ -70,6 +68,4 @@ def _text(value: Any) -> str | None:
 def _half_character(path: Path, rows: list[Row]) -> DataError:
     """JSON may write half of a surrogate pair, as \\ud83d, which no text can hold."""
     line = next(number for number, row in rows if _HALF.search(json.dumps(row, ensure_ascii=False)))
-    return DataError(
-        f"{path}, line {line}: holds half of a surrogate pair (\\ud800 to \\udfff); mend the escape."
-    )
+    return DataError(f"{path}, line {line}: holds half of a surrogate pair (\\ud800 to \\udfff); mend the escape.")

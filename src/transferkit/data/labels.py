@@ -43,9 +43,7 @@ def as_text(label: pa.ChunkedArray, where: str) -> tuple[pa.ChunkedArray, tuple[
     """
     kind = label.type
     if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-        raise DataError(
-            f"{where}: the label column holds {kind} values; labels are strings, integers or true/false."
-        )
+        raise DataError(f"{where}: the label column holds {kind} values; labels are strings, integers or true/false.")
     if pa.types.is_floating(kind):
         label = pc.if_else(pc.is_nan(label), None, label)
     order = None
@@ -59,9 +57,7 @@ def is_unlabelled(label: pa.ChunkedArray) -> bool:
     return all(value is None or value.strip() in ("", "-1") for value in pc.unique(label).to_pylist())
 
 
-def learn(
-    label: pa.Array, order: Sequence[str] | None, label_names: Sequence[str] | None, where: str
-) -> LabelMap:
+def learn(label: pa.Array, order: Sequence[str] | None, label_names: Sequence[str] | None, where: str) -> LabelMap:
     """The map of the classes in the training rows.
 
     Args:
@@ -105,9 +101,7 @@ def encode(label: pa.Array, classes: LabelMap, where: str) -> Indices:
     spelt = pc.unique(label)
     ids = classes.ids
     numbers = [_lookup(value.strip(), ids) for value in spelt.to_pylist()]
-    foreign = sorted(
-        value for value, number in zip(spelt.to_pylist(), numbers, strict=True) if number is None
-    )
+    foreign = sorted(value for value, number in zip(spelt.to_pylist(), numbers, strict=True) if number is None)
     if foreign:
         raise _unknown(foreign, len(numbers), classes, where)
     encoded: Indices = np.array(numbers, dtype=np.int64)[pc.index_in(label, value_set=spelt).to_numpy()]

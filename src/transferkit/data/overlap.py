@@ -20,9 +20,7 @@ def not_in(rows: Rows, others: Sequence[Rows]) -> Mask:
 
 def _fingerprints(rows: Rows) -> npt.NDArray[np.uint64]:
     """64 bits for each row in use; that any two of a million different rows share them has odds of 3e-8."""
-    windows = (
-        zip(*(column.to_pylist() for column in window.columns), strict=True) for window in rows.windows()
-    )
+    windows = (zip(*(column.to_pylist() for column in window.columns), strict=True) for window in rows.windows())
     digests = [b"".join(_digest(texts) for texts in window) for window in windows]
     return np.frombuffer(b"".join(digests), dtype=np.uint64)
 

@@ -25,9 +25,7 @@ def chunks(path: Path, options: FileOptions) -> Iterator[Chunk]:
     try:
         file = pa.parquet.ParquetFile(path)
     except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(
-            f"{path} cannot be read as Parquet: {str(error).splitlines()[0].rstrip('.')}."
-        ) from None
+        raise DataError(f"{path} cannot be read as Parquet: {str(error).splitlines()[0].rstrip('.')}.") from None
     with file:
         schema = file.schema_arrow
         features = _features(schema)

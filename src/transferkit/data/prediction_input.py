@@ -61,9 +61,7 @@ def _rows(path: Path, chunk: Chunk, start: int, size: int, texts: tuple[str, ...
     for line, row in zip(chunk.starts[start : start + size], rows, strict=True):
         empty = next((name for name in texts if not row[name].strip()), None)
         if empty is not None:
-            raise DataError(
-                f"{path}, line {line}: the column {empty!r} is empty; give it a text or leave the row out."
-            )
+            raise DataError(f"{path}, line {line}: the column {empty!r} is empty; give it a text or leave the row out.")
     return [(row, tuple(row[name] for name in texts)) for row in rows]
 
 

@@ -26,14 +26,10 @@ Notes = list[str]
 class TextData:
     """Labelled text, ready to tokenize: memory-mapped, split, and without rows that stand in two splits."""
 
-    splits: dict[
-        str, datasets.Dataset
-    ]  # train, validation, test; columns text, text_pair (pairs only), label
+    splits: dict[str, datasets.Dataset]  # train, validation, test; columns text, text_pair (pairs only), label
     labels: tuple[str, ...]  # the name of class number i
     source: str
-    columns: dict[
-        str, Any
-    ]  # {"text": "review"} or {"pair": ["s1", "s2"]}, and "label", as the training data has them
+    columns: dict[str, Any]  # {"text": "review"} or {"pair": ["s1", "s2"]}, and "label", as the training data has them
     dropped_empty: int  # rows without text or label
     leaked: int  # rows taken out of training since they also stand in validation or test
     notes: tuple[str, ...]  # a sentence for each choice made for the user
@@ -95,9 +91,7 @@ def read_labelled(
         kept = cleaning.usable(selection.texts, selection.label, selection.where)
         label = selection.label.take(kept.indices)
         classes = labels.known(names, config.label_names, label, selection.where)
-        rows = Rows.of(
-            selection.texts, kept.indices, labels.encode(label, classes, selection.where), selection.where
-        )
+        rows = Rows.of(selection.texts, kept.indices, labels.encode(label, classes, selection.where), selection.where)
         parts.append(rows.dataset())
         notes += [*_said_columns(selection, config), *_said_dropped(kept, selection.where)]
     return datasets.concatenate_datasets(parts), tuple(notes)
@@ -130,9 +124,7 @@ def _gather(config: DataConfig) -> tuple[dict[str, Table], Notes]:
         source = sources.read(name, options)
         table = source.splits.get(split) or (source.splits["train"] if len(source.splits) == 1 else None)
         if table is None:
-            raise DataError(
-                f"{name}, given as {split} data, has the splits {', '.join(source.splits)}; name a file."
-            )
+            raise DataError(f"{name}, given as {split} data, has the splits {', '.join(source.splits)}; name a file.")
         if split in tables:
             notes.append(f"The {split} split of {config.source} is left aside for {name}.")
         tables[split] = table
@@ -153,34 +145,26 @@ def _select_all(tables: Mapping[str, Table], config: DataConfig) -> tuple[dict[s
         if came_along and not columns.is_labelled(table, train.label_name, train.text_names):
             notes.append(f"{table.where} has no labels and is left aside; another {split} split is drawn.")
             continue
-        selection = columns.select(
-            table, train.text_names, train.label_name, is_pair=train.is_pair, named=False
-        )
+        selection = columns.select(table, train.text_names, train.label_name, is_pair=train.is_pair, named=False)
         if (selection.text_names, selection.label_name) != (train.text_names, train.label_name):
             notes += _said_columns(selection, config)
         selections[split] = selection
     return selections, notes
 
 
-def _number(
-    selections: Mapping[str, Selection], config: DataConfig
-) -> tuple[LabelMap, dict[str, Rows], int, Notes]:
+def _number(selections: Mapping[str, Selection], config: DataConfig) -> tuple[LabelMap, dict[str, Rows], int, Notes]:
     """Drop rows without text or label, learn the classes from training, number the labels of all splits."""
     kept = {split: cleaning.usable(one.texts, one.label, one.where) for split, one in selections.items()}
     label = {split: one.label.take(kept[split].indices) for split, one in selections.items()}
     train = selections["train"]
     classes = labels.learn(label["train"], train.order, config.label_names, train.where)
     rows = {
-        split: Rows.of(
-            one.texts, kept[split].indices, labels.encode(label[split], classes, one.where), one.where
-        )
+        split: Rows.of(one.texts, kept[split].indices, labels.encode(label[split], classes, one.where), one.where)
         for split, one in selections.items()
     }
     notes = [note for split, one in selections.items() for note in _said_dropped(kept[split], one.where)]
     if classes.names != classes.codes:
-        notes.append(
-            f"The labels {', '.join(classes.codes)} are called {', '.join(classes.names)}, in this order."
-        )
+        notes.append(f"The labels {', '.join(classes.codes)} are called {', '.join(classes.names)}, in this order.")
     return classes, rows, sum(part.dropped for part in kept.values()), notes
 
 
@@ -195,9 +179,7 @@ def _separate(rows: Mapping[str, Rows], names: tuple[str, ...]) -> tuple[dict[st
         removed[split] = len(rows[split]) - len(separate[split])
         if removed[split]:
             where = " or ".join(other for other in later if other in rows)
-            notes.append(
-                f"{counted(removed[split])} taken out of {split}, since the same text stands in {where}."
-            )
+            notes.append(f"{counted(removed[split])} taken out of {split}, since the same text stands in {where}.")
     _check_enough_left(separate, names)
     return separate, removed.get("train", 0), notes
 
@@ -252,8 +234,4 @@ def _said_columns(selection: Selection, config: DataConfig) -> Notes:
 
 def _said_dropped(kept: cleaning.Kept, where: str) -> Notes:
     total = len(kept.indices) + kept.dropped
-    return (
-        [f"{where}: {kept.dropped:,} of {total:,} rows without text or label were dropped."]
-        if kept.dropped
-        else []
-    )
+    return [f"{where}: {kept.dropped:,} of {total:,} rows without text or label were dropped."] if kept.dropped else []

@@ -11,9 +11,7 @@ from transferkit.errors import ConfigError, DataError
 _STREAMS = {"test": 0, "validation": 1, "test-size": 2, "train-size": 3, "validation-size": 4}
 
 
-def draw_missing(
-    train: Rows, fractions: dict[str, float], names: tuple[str, ...], seed: int
-) -> dict[str, Rows]:
+def draw_missing(train: Rows, fractions: dict[str, float], names: tuple[str, ...], seed: int) -> dict[str, Rows]:
     """Split `train` into what stays for training and one part per entry of `fractions` (of all its rows).
 
     Every class has at least one row in every part; rows keep the order of the source.
@@ -51,9 +49,7 @@ def sample(rows: Rows, split: str, size: int, seed: int) -> Rows:
             "ask for fewer, or leave it out."
         )
     if size < classes:
-        raise ConfigError(
-            f"{option} is {size}, and {rows.where} has {classes} classes; ask for at least {classes}."
-        )
+        raise ConfigError(f"{option} is {size}, and {rows.where} has {classes} classes; ask for at least {classes}.")
     return rows.keep(_draw(rows.labels, size, 0, np.random.default_rng((seed, _STREAMS[f"{split}-size"]))))
 
 

@@ -44,9 +44,7 @@ _FORMATS = {
     ".json": _JSON_LINES,
     ".parquet": _PARQUET,
 }
-_KINDS = (
-    "CSV (.csv), TSV (.tsv, .txt with tabs), JSON lines (.jsonl, .ndjson, .json), each also .gz, or .parquet"
-)
+_KINDS = "CSV (.csv), TSV (.tsv, .txt with tabs), JSON lines (.jsonl, .ndjson, .json), each also .gz, or .parquet"
 
 
 def is_tabular(name: str) -> bool:

@@ -104,11 +104,7 @@ def _undecodable(path: Path, codec: str) -> DataError:
     mark = next((name for name, marks in _MARKS.items() if start.startswith(marks)), None)
     if mark is None and b"\0" in start:
         return _not_text(path, 1 + start[: start.index(b"\0")].count(b"\n"))
-    advice = (
-        f"its first bytes mark {mark}: give --encoding {mark}"
-        if mark
-        else "name its encoding with --encoding"
-    )
+    advice = f"its first bytes mark {mark}: give --encoding {mark}" if mark else "name its encoding with --encoding"
     return DataError(f"{path}, line {line}: {what}; {advice}{'' if mark else ', such as latin-1 or cp1252'}.")
 
 

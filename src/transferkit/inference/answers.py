@@ -75,9 +75,7 @@ def predict_file(
         write(file, _answered(predictor, batches))
 
 
-def _answered(
-    predictor: Predictor, batches: Iterator[list[InputRow]]
-) -> Iterator[tuple[dict[str, str], Prediction]]:
+def _answered(predictor: Predictor, batches: Iterator[list[InputRow]]) -> Iterator[tuple[dict[str, str], Prediction]]:
     """Each row of the file with its prediction."""
     for batch in batches:
         texts: list[Text] = [row[0] if len(row) == 1 else (row[0], row[1]) for _, row in batch]

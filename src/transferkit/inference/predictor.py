@@ -87,9 +87,7 @@ class Predictor:
     @overload
     def __call__(self, texts: list[Text] | list[str] | list[tuple[str, str]]) -> list[Prediction]: ...
 
-    def __call__(
-        self, texts: Text | list[Text] | list[str] | list[tuple[str, str]]
-    ) -> Prediction | list[Prediction]:
+    def __call__(self, texts: Text | list[Text] | list[str] | list[tuple[str, str]]) -> Prediction | list[Prediction]:
         """Predict one text (or pair, as a tuple of two) or a list of them.
 
         Raises:
