@@ -216,13 +216,12 @@ def report(folder: Path) -> None:
     help="transformers: merged, for AutoModelForSequenceClassification; peft: LoRA for PeftModel.",
 )
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The folder to write.")
-@click.option("--overwrite", is_flag=True, help="Replace --out.")
-def export(run: Path, form: str, out: Path, overwrite: bool) -> None:
+def export(run: Path, form: str, out: Path) -> None:
     """Write a run in the format of another library."""
     from transferkit import api
     from transferkit.inference.export import FORMATS
 
-    FORMATS[form](api.load(run), out, overwrite)
+    FORMATS[form](api.load(run), out)
     click.echo(out)
 
 

@@ -212,6 +212,7 @@ def _write_record(
         ),
         precision=job.precision,
         trainable_names=report.trainable_names,
+        total_bytes=report.total_bytes,
         data=job.facts,
         environment=describe(),
     )

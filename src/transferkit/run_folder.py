@@ -59,6 +59,7 @@ class RunRecord(Record):
     tokenizer: TokenizerRecord
     precision: Literal["fp32", "bf16"]
     trainable_names: tuple[str, ...]
+    total_bytes: int
     data: DataFacts
     environment: dict[str, Any]
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
+from collections import Counter
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,6 +14,11 @@ from torch import nn
 from transferkit.adaptation.adapters import remember_head, wrappers
 from transferkit.adaptation.freezing import head_parameters
 from transferkit.errors import AdaptationError
+from transferkit.formatting import size, small_share
+
+
+# Names that differ in the number of a layer are one kind; more kinds than this are counted, not listed.
+_KINDS_SHOWN = 4
 
 
 @dataclass(frozen=True)
@@ -37,10 +44,13 @@ class AdaptationReport:
         )
 
     def __str__(self) -> str:
-        share = 100 * self.trainable_parameters / self.total_parameters
+        share = small_share(self.trainable_parameters / self.total_parameters)
+        kinds = Counter(re.sub(r"(?<=\.)\d+(?=\.)", "*", name) for name in self.trainable_names)
+        shown = [f"{name} x {number}" if number > 1 else name for name, number in kinds.items()]
+        more = f" and {len(shown) - _KINDS_SHOWN} more kinds" if len(shown) > _KINDS_SHOWN else ""
         return (
-            f"{self.trainable_parameters:,} of {self.total_parameters:,} parameters train ({share:.2f} %), "
-            f"{self.total_bytes / 1e6:.1f} MB in all"
+            f"{self.trainable_parameters:,} of {self.total_parameters:,} parameters train ({share}; "
+            f"{size(self.total_bytes)} in all): {', '.join(shown[:_KINDS_SHOWN])}{more}"
         )
 
 

@@ -6,13 +6,12 @@ from pathlib import Path
 
 from transferkit import run_folder
 from transferkit.adaptation.adapters import merge
-from transferkit.adaptation.freezing import is_adapter
 from transferkit.adaptation.peft_format import export_peft
 from transferkit.errors import AdaptationError
 from transferkit.inference.predictor import Predictor
 
 
-def export_transformers(predictor: Predictor, folder: Path, overwrite: bool = False) -> None:
+def export_transformers(predictor: Predictor, folder: Path) -> None:
     """Write a folder that `AutoModelForSequenceClassification` and `AutoTokenizer` load, with equal logits.
 
     Adapters are merged into the weights, in `predictor` too.
@@ -25,15 +24,13 @@ def export_transformers(predictor: Predictor, folder: Path, overwrite: bool = Fa
             f"The head of this run is on {predictor.model.pooling} pooling, which AutoModelForSequenceClassification "
             "does not have; train with --head-pooling model to export."
         )
-    model = merge(predictor.model)
-    if any(is_adapter(module) for module in model.modules()):
-        raise AdaptationError("Adapters of the PEFT library are not merged here; train with lora to export.")
-    run_folder.make_folder(folder, overwrite)
+    run_folder.make_folder(folder, overwrite=False)
+    merge(predictor.model)
     predictor.model.network.save_pretrained(folder)
     predictor.tokenizer.save(folder)
 
 
-def export_to_peft(predictor: Predictor, folder: Path, overwrite: bool = False) -> None:
+def export_to_peft(predictor: Predictor, folder: Path) -> None:
     """Write a folder that `PeftModel.from_pretrained` loads onto the base; a pooled head goes beside it.
 
     Raises:
@@ -41,7 +38,7 @@ def export_to_peft(predictor: Predictor, folder: Path, overwrite: bool = False) 
     """
     from safetensors.torch import save_file
 
-    run_folder.check_free(folder, overwrite)
+    run_folder.check_free(folder, overwrite=False)
     network, head = predictor.model.network, predictor.model.head
     export_peft(network, folder, predictor.record.backbone.name)
     if head is not None:
