@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+
+import torch
 
 from transferkit.data import builtin
 
@@ -13,6 +15,9 @@ PLAIN = {
     "pos": ("wonderful", "excellent", "beautiful", "charming", "delightful", "hilarious", "masterpiece", "funny"),
     "neg": ("awful", "terrible", "boring", "dull", "worst", "stupid", "mess", "tedious", "bad"),
 }
+
+# Time grows with the length.
+MOST_WORDS = 12
 
 
 def plain_reviews(each: int) -> list[tuple[str, str]]:
@@ -29,9 +34,11 @@ def plain_reviews(each: int) -> list[tuple[str, str]]:
 
 
 def _says(text: str, label: str) -> bool:
-    """Whether a review holds a word of its own label and none of the other."""
-    words = set(text.lower().split())
-    return all(bool(words & set(plain)) == (name == label) for name, plain in PLAIN.items())
+    """Whether a review is short and holds a word of its own label and none of the other."""
+    words = text.lower().split()
+    return len(words) <= MOST_WORDS and all(
+        bool(set(words) & set(plain)) == (name == label) for name, plain in PLAIN.items()
+    )
 
 
 def pairs(number: int) -> list[tuple[str, str, str]]:
@@ -51,3 +58,11 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) 
     with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([header, *rows])
     return path
+
+
+def one_thread() -> Iterator[None]:
+    """For a fixture: one thread, since on data this small more of them wait for each other longer than they work."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import runpy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,15 @@ def main_of(name: str) -> Example:
     return main
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    yield from small_data.one_thread()
+
+
 @pytest.fixture(scope="module")
 def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("data") / "reviews.csv"
-    return small_data.write_csv(path, ["text", "label"], small_data.plain_reviews(30))
+    return small_data.write_csv(path, ["text", "label"], small_data.plain_reviews(24))
 
 
 def test_there_is_a_test_for_every_example() -> None:

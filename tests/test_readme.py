@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +47,11 @@ def steps(text: str) -> list[Step]:
 STEPS = steps(README)
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    yield from small_data.one_thread()
+
+
 def run_shell(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run `transferkit ...` in this process; `< file` is standard input."""
     words = shlex.split(command, comments=True)
@@ -58,13 +64,13 @@ def run_shell(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def write_files(folder: Path) -> None:
     """The files that the README names."""
-    reviews = small_data.plain_reviews(60)
-    small_data.write_csv(folder / "reviews.csv", ["text", "label"], reviews[:90])
-    small_data.write_csv(folder / "more.csv", ["text", "label"], reviews[90:])
-    texts = [text for text, _ in reviews[90:95]]
+    reviews = small_data.plain_reviews(50)
+    small_data.write_csv(folder / "reviews.csv", ["text", "label"], reviews[:80])
+    small_data.write_csv(folder / "more.csv", ["text", "label"], reviews[80:])
+    texts = [text for text, _ in reviews[80:85]]
     small_data.write_csv(folder / "new.csv", ["id", "text"], [(str(row), text) for row, text in enumerate(texts)])
     (folder / "new.txt").write_text("\n".join(texts) + "\n", encoding="utf-8")
-    small_data.write_csv(folder / "pairs.csv", ["question1", "question2", "duplicate"], small_data.pairs(30))
+    small_data.write_csv(folder / "pairs.csv", ["question1", "question2", "duplicate"], small_data.pairs(24))
     shutil.copytree(PROJECT / "recipes", folder / "recipes")
 
 

@@ -48,6 +48,7 @@ def run_record() -> run_folder.RunRecord:
         tokenizer=run_folder.TokenizerRecord(hash="0e", max_length=256, truncation_side="right"),
         precision="fp32",
         trainable_names=("head.weight",),
+        total_bytes=90_300_000,
         data=samples.data_facts(),
         environment={"cores": 2},
     )

@@ -47,7 +47,7 @@ class DataConfig(Section):
     validation_fraction: float = Field(default=0.1, gt=0, lt=0.5)
     test_fraction: float = Field(default=0.2, gt=0, lt=0.5)
     # The split has a seed of its own: every strategy and every training seed sees the same rows.
-    split_seed: int = 0
+    split_seed: int = 42
 
     @model_validator(mode="before")
     @classmethod

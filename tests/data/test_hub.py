@@ -15,7 +15,7 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel
 
-from hub_server import serve
+from tests.hub_server import serve
 
 CARD = """---
 configs:
