@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+# Before torch is imported, here or in a process that a test starts: work this small is done before a second thread
+# has begun, and on a busy machine each thread waits for the other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")
@@ -19,12 +24,8 @@ def quiet_libraries() -> None:
 @pytest.fixture(scope="session")
 def backbone(tmp_path_factory: pytest.TempPathFactory, quiet_libraries: None) -> Callable[[str], Path]:
     """The folder of a tiny pretrained backbone by its family's name in `tests.tiny.FAMILIES`; not to be changed."""
-    import torch
-
     from tests import tiny
 
-    # Work this small is done before a second thread has begun, and on a busy machine each waits for the other.
-    torch.set_num_threads(1)
     made: dict[str, Path] = {}
 
     def folder(name: str) -> Path:

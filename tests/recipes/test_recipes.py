@@ -28,7 +28,7 @@ OFFLINE = {
     "mrpc-full": MRPC,
     "mrpc-lora": MRPC,
     "imdb-distilbert-lora": IMDB,
-    "yelp-bert": [*IMDB, "--text", "text", "--label", "rating"],
+    "yelp-bert": [*IMDB, "--label", "rating"],
 }
 SMALL = [
     *["--train-size", "48", "--validation-size", "16", "--test-size", "32", "--max-length", "32"],

@@ -71,8 +71,9 @@ class Predictor:
             max_length=record.tokenizer.max_length, truncation_side=record.tokenizer.truncation_side
         )
         tokenizer = TextTokenizer.load(folder / "tokenizer", settings, allowed_length=None)
-        # The random head that loading draws is overwritten; the caller's random numbers are left as they were.
+        # The caller's random numbers are left as they were; the head before training is drawn as it was then.
         with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(record.config.seed)
             model = _load_model(folder, record, tokenizer)
         return cls(record, tokenizer, model.eval())
 
