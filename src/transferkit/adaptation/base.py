@@ -16,7 +16,6 @@ from transferkit.adaptation.freezing import head_parameters
 from transferkit.errors import AdaptationError
 from transferkit.formatting import size, small_share
 
-
 # Names that differ in the number of a layer are one kind; more kinds than this are counted, not listed.
 _KINDS_SHOWN = 4
 
