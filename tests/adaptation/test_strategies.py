@@ -174,8 +174,12 @@ def test_the_report_counts_what_trains(backbone: Folders) -> None:
     assert report.total_parameters == before + added
     assert report.total_bytes == 4 * report.total_parameters
     assert report.strategy == "LoRA"
-    shown = str(AdaptationReport("LoRA", (), 592_130, 22_713_986, 90_855_944))
-    assert shown == "592,130 of 22,713,986 parameters train (2.61 %), 90.9 MB in all"
+    names = ("layer.0.key.lora_a", "layer.1.key.lora_a", "b", "c", "head.weight", "head.bias")
+    shown = str(AdaptationReport("LoRA", names, 592_130, 22_713_986, 90_855_944)).replace("\u00a0", " ")
+    assert shown == (
+        "592,130 of 22,713,986 parameters train (2.61 %; 90.9 MB in all): "
+        "layer.*.key.lora_a x 2, b, c, head.weight and 1 more"
+    )
 
 
 @pytest.mark.parametrize("name", tiny.FAMILIES)

@@ -46,7 +46,7 @@ class AdaptationReport:
         share = small_share(self.trainable_parameters / self.total_parameters)
         kinds = Counter(re.sub(r"(?<=\.)\d+(?=\.)", "*", name) for name in self.trainable_names)
         shown = [f"{name} x {number}" if number > 1 else name for name, number in kinds.items()]
-        more = f" and {len(shown) - _KINDS_SHOWN} more kinds" if len(shown) > _KINDS_SHOWN else ""
+        more = f" and {len(shown) - _KINDS_SHOWN} more" if len(shown) > _KINDS_SHOWN else ""
         return (
             f"{self.trainable_parameters:,} of {self.total_parameters:,} parameters train ({share}; "
             f"{size(self.total_bytes)} in all): {', '.join(shown[:_KINDS_SHOWN])}{more}"

@@ -24,7 +24,7 @@ def export_transformers(predictor: Predictor, folder: Path) -> None:
             f"The head of this run is on {predictor.model.pooling} pooling, which AutoModelForSequenceClassification "
             "does not have; train with --head-pooling model to export."
         )
-    run_folder.make_folder(folder, overwrite=False)
+    run_folder.check_free(folder, overwrite=False)
     merge(predictor.model)
     predictor.model.network.save_pretrained(folder)
     predictor.tokenizer.save(folder)
