@@ -43,6 +43,8 @@ TRAINING_SETTINGS: list[tuple[str, str, str, dict[str, Any]]] = [
     ("--epochs", "training.epochs", "Passes over the training rows; else each strategy's own.", {"type": int}),
     ("--precision", "training.precision", "auto measures this machine.",
      {"type": click.Choice(["auto", "fp32", "bf16"])}),
+    ("--prefix-cache", "training.prefix_cache", "Where outputs of frozen layers are kept; auto: where they fit.",
+     {"type": click.Choice(["auto", "off", "memory", "disk"])}),
 ]  # fmt: skip
 LISTS = {"data.label_names"}
 

@@ -89,8 +89,9 @@ class TrainingConfig(Section):
     # 32 rows fill two cores with short texts and are the batch of most published fine-tuning results.
     batch_size: int = Field(default=32, ge=1)
     accumulation: int = Field(default=1, ge=1)
-    # Larger than in training: without a backward pass there is memory to spare.
-    eval_batch_size: int = Field(default=64, ge=1)
+    # The most tokens, padding among them, of one pass through the model: larger batches of long rows are computed in
+    # parts, with the same gradient, since what does not fit the processor's caches is slower by a third.
+    max_batch_tokens: int = Field(default=4096, ge=1)
     weight_decay: float = Field(default=0.01, ge=0)
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     clip_norm: float | None = Field(default=1.0, gt=0)
@@ -99,8 +100,15 @@ class TrainingConfig(Section):
     # Macro F1 counts every class alike, so a checkpoint that forgets a rare class is not kept.
     best_metric: Literal["f1_macro", "accuracy", "mcc", "loss"] = "f1_macro"
     early_stopping: int | None = Field(default=None, ge=1)
+    # What is left open (auto, None) is measured on this machine.
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    attention: Literal["auto", "fused", "plain"] = "auto"
+    threads: int | None = Field(default=None, ge=1)
     frozen_dropout: bool = False
+    # Where the outputs of the layers below the first trainable one are kept; auto: in memory, or on disk, or not at
+    # all, whichever they fit in first.
+    prefix_cache: Literal["auto", "off", "memory", "disk"] = "auto"
+    prefix_cache_gigabytes: float = Field(default=10.0, gt=0)
 
 
 class StrategySpec(Section):

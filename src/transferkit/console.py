@@ -72,6 +72,11 @@ class ProgressListener:
         self._run = self._progress.add_task(label, total=rows)
         self.said(label)
 
+    def extended(self, rows: int) -> None:
+        """Lengthen both bars."""
+        for bar in self._progress.tasks:
+            self._progress.update(bar.id, total=(bar.total or 0) + rows)
+
     def advanced(self, rows: int) -> None:
         """Move both bars."""
         for task in (self._job, self._run):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +12,14 @@ import torch
 from transferkit import run_folder
 from transferkit.adaptation.base import AdaptationReport, Strategy
 from transferkit.adaptation.capsule import CapsuleInfo, save_capsule
+from transferkit.adaptation.prefix import Prefix, find_prefix
 from transferkit.adaptation.strategies import make_strategy
 from transferkit.config import RunConfig, SharedConfig, TrainingConfig
 from transferkit.data import inspection, workspace
-from transferkit.data.batching import FeatureTable
+from transferkit.data.batching import FeatureTable, LengthGroupedSampler, padding_share
 from transferkit.data.preparation import TextData, prepare
 from transferkit.environment import PeakMemory, describe, quiet_libraries
+from transferkit.errors import ConfigError
 from transferkit.evaluation.metrics import quick_metrics, score
 from transferkit.evaluation.results import DataFacts, RunResult, write_json
 from transferkit.formatting import percent
@@ -27,7 +29,8 @@ from transferkit.tasks.classification import Classification
 from transferkit.tokenization.pretrained import TextTokenizer
 from transferkit.training.forward import predict_logits
 from transferkit.training.loop import Plan, fit
-from transferkit.training.precision import Precision, choose_precision
+from transferkit.training.precision import Compute, choose, probe_rows, threads
+from transferkit.training.prefix_cache import PrefixCache
 from transferkit.training.tracking import Listener
 
 
@@ -41,21 +44,52 @@ class Job:
     tables: dict[str, FeatureTable]
     facts: DataFacts
     task: Classification
-    precision: Precision
+    compute: Compute
+    fingerprint: str
+    cache: PrefixCache
+    max_batch_tokens: int
+    # Whether several runs share the job, so that what one computes another may read.
+    is_shared: bool
 
 
-def prepare_job(config: SharedConfig, listener: Listener) -> Job:
-    """Read, split and tokenize the data and find the backbone, once for all runs."""
+def prepare_job(config: SharedConfig, listener: Listener, is_shared: bool = False) -> Job:
+    """Read, split and tokenize the data, find the backbone and choose how to compute, once for all runs."""
     quiet_libraries()
     files = locate(config.backbone.name)
     tokenizer = TextTokenizer.load(files.folder, config.tokenization, longest_input(files))
     listener.said(f"Backbone {files.name}; reading {config.data.source}.")
     data = prepare(config.data)
     tables, facts = _tokenize(data, tokenizer, listener)
-    precision, reason = choose_precision(config.training.precision)
-    for note in (*facts.notes, reason):
+    for note in (*facts.notes, _padding(tables["train"], config.training.batch_size)):
         listener.said(note)
-    return Job(data, files, tokenizer, tables, facts, _make_task(config.training, data, facts), precision)
+    with torch.random.fork_rng(devices=[]):
+        model = load_classifier(files, config.backbone, data.labels, tokenizer.pad_token_id)
+    fingerprint = model.fingerprint()
+    compute = _choose_compute(config.training, model, fingerprint, tables["train"], listener)
+    cache = PrefixCache(config.training.prefix_cache, int(config.training.prefix_cache_gigabytes * 1e9), listener)
+    return Job(
+        data, files, tokenizer, tables, facts, _make_task(config.training, data, facts), compute, fingerprint, cache,
+        config.training.max_batch_tokens, is_shared,
+    )  # fmt: skip
+
+
+def _padding(table: FeatureTable, batch_size: int) -> str:
+    batches = LengthGroupedSampler(table.lengths, batch_size, seed=0)
+    return f"Padding is {percent(padding_share(table.lengths, batches))} of the tokens in training batches."
+
+
+def _choose_compute(
+    training: TrainingConfig, model: TextClassifier, fingerprint: str, table: FeatureTable, listener: Listener
+) -> Compute:
+    """Measured with rows of the median length, as many as there is time for."""
+    middle = np.argsort(table.lengths, kind="stable")[len(table) // 2]
+    layers = [module for module in model.modules() if isinstance(module, torch.nn.Linear)]
+    weights = sum(layer.weight.numel() for layer in layers)
+    number = probe_rows(weights, int(table.lengths[middle]), training.batch_size)
+    tokens = table.input_ids.padded([int(middle)] * number, table.pad_token_id)
+    compute, reason = choose(training, tokens, fingerprint, model)
+    listener.said(reason)
+    return compute
 
 
 def rows_to_process(config: RunConfig, job: Job) -> int:
@@ -76,17 +110,18 @@ def run_one(config: RunConfig, job: Job, folder: Path, label: str, listener: Lis
     with torch.random.fork_rng(devices=[]), PeakMemory() as memory:
         torch.manual_seed(config.seed)
         model = load_classifier(job.files, config.backbone, job.data.labels, job.tokenizer.pad_token_id)
-        fingerprint = model.fingerprint()
         report = strategy.apply(model)
         listener.said(str(report))
-        _write_record(folder, config, job, label, strategy, model, fingerprint, report)
+        prefix = _prefix(config.training, model, job, label)
+        _write_record(folder, config, job, label, strategy, model, report)
         start = time.perf_counter()
         outcome = fit(
-            model, job.task, job.tables["train"], job.tables["validation"], _plan(config, job),
-            measure=quick_metrics, folder=folder, listener=listener,
+            model, job.task, _with_states(job, prefix, "train", job.compute),
+            _with_states(job, prefix, "validation", job.compute), _plan(config, job),
+            measure=quick_metrics, folder=folder, listener=listener, forward=prefix,
         )  # fmt: skip
         train_seconds = time.perf_counter() - start
-        _save_model(folder, model, strategy, config, job, fingerprint)
+        _save_model(folder, model, strategy, config, job)
         result = RunResult(
             strategy=label,
             seed=config.seed,
@@ -98,11 +133,11 @@ def run_one(config: RunConfig, job: Job, folder: Path, label: str, listener: Lis
             stored_bytes=run_folder.stored_bytes(folder),
             epochs=len(outcome.epochs),
             best_epoch=outcome.best_epoch,
-            precision=job.precision,
+            precision=job.compute.precision,
         )
         if not outcome.interrupted:
             try:
-                result = _with_scores(result, model, job, folder, config, listener)
+                result = _with_scores(result, model, prefix, job, folder, listener)
             except KeyboardInterrupt:
                 result = result.model_copy(update={"status": "interrupted"})
     result = result.model_copy(update={"peak_memory_bytes": memory.bytes})
@@ -110,6 +145,39 @@ def run_one(config: RunConfig, job: Job, folder: Path, label: str, listener: Lis
         listener.said(f"{label} collapsed. {result.collapse_reason}")
     write_json(folder / run_folder.RESULT_FILE, result)
     return result
+
+
+def _prefix(training: TrainingConfig, model: TextClassifier, job: Job, label: str) -> Prefix | None:
+    """The layers to compute once instead of in every step; None where there are none, or they are not wanted.
+
+    Raises:
+        ConfigError: a prefix cache is asked for by name, and would have no effect.
+    """
+    if training.prefix_cache == "off":
+        return None
+    prefix = None if training.frozen_dropout else find_prefix(model)
+    if prefix is None and training.prefix_cache != "auto" and not job.is_shared:
+        why = (
+            "dropout in frozen layers changes what they answer"
+            if training.frozen_dropout
+            else (f"{label} trains from the first layer on, or the backbone's layers are not called one by one")
+        )
+        raise ConfigError(f"--prefix-cache {training.prefix_cache} has no effect: {why}; use auto or off.")
+    return prefix
+
+
+def _with_states(job: Job, prefix: Prefix | None, split: str, compute: Compute) -> FeatureTable:
+    """The rows of a split, with what the layers below the cut answer for them."""
+    if prefix is None:
+        return job.tables[split]
+    identity = {
+        "base": job.fingerprint,
+        "pooling": prefix.model.pooling,
+        "tokenizer": job.tokenizer.hash(),
+        "truncation": f"{job.tokenizer.max_length} {job.tokenizer.backend.truncation_side}",
+        "rows": job.facts.hashes[split],
+    }
+    return job.cache.apply(prefix, job.tables[split], compute, job.max_batch_tokens, identity)
 
 
 def _tokenize(
@@ -172,13 +240,13 @@ def _plan(config: RunConfig, job: Job) -> Plan:
         warmup_ratio=resolved("warmup_ratio"),
         batch_size=training.batch_size,
         accumulation=training.accumulation,
-        eval_batch_size=training.eval_batch_size,
+        max_batch_tokens=training.max_batch_tokens,
         weight_decay=training.weight_decay,
         schedule=training.schedule,
         clip_norm=training.clip_norm,
         best_metric=training.best_metric,
         early_stopping=training.early_stopping,
-        precision=job.precision,
+        compute=job.compute,
         frozen_dropout=training.frozen_dropout,
         seed=config.seed,
     )
@@ -186,7 +254,7 @@ def _plan(config: RunConfig, job: Job) -> Plan:
 
 def _write_record(
     folder: Path, config: RunConfig, job: Job, label: str, strategy: Strategy, model: TextClassifier,
-    fingerprint: str, report: AdaptationReport,
+    report: AdaptationReport,
 ) -> None:  # fmt: skip
     job.tokenizer.save(folder / "tokenizer")
     write_json(folder / run_folder.LABELS_FILE, list(job.data.labels))
@@ -202,7 +270,7 @@ def _write_record(
             name=job.files.name,
             folder=str(job.files.folder.resolve()),
             revision=job.files.revision,
-            fingerprint=fingerprint,
+            fingerprint=job.fingerprint,
             pooling=model.pooling,
         ),
         tokenizer=run_folder.TokenizerRecord(
@@ -210,7 +278,7 @@ def _write_record(
             max_length=job.tokenizer.max_length,
             truncation_side=config.tokenization.truncation_side,
         ),
-        precision=job.precision,
+        compute=run_folder.ComputeRecord(**asdict(job.compute)),
         trainable_names=report.trainable_names,
         total_bytes=report.total_bytes,
         data=job.facts,
@@ -219,9 +287,7 @@ def _write_record(
     write_json(folder / run_folder.RUN_FILE, record)
 
 
-def _save_model(
-    folder: Path, model: TextClassifier, strategy: Strategy, config: RunConfig, job: Job, fingerprint: str
-) -> None:
+def _save_model(folder: Path, model: TextClassifier, strategy: Strategy, config: RunConfig, job: Job) -> None:
     """Write `model/`; then the checkpoint, which holds the same weights, can go."""
     target = folder / "model"
     target.mkdir()
@@ -233,7 +299,7 @@ def _save_model(
             task=job.task.name,
             labels=job.data.labels,
             backbone=job.files.name,
-            base_fingerprint=fingerprint,
+            base_fingerprint=job.fingerprint,
             tokenizer_hash=job.tokenizer.hash(),
             pooling=model.pooling,
         )
@@ -255,11 +321,14 @@ def save_whole(target: Path, model: TextClassifier) -> None:
 
 
 def _with_scores(
-    result: RunResult, model: TextClassifier, job: Job, folder: Path, config: RunConfig, listener: Listener
+    result: RunResult, model: TextClassifier, prefix: Prefix | None, job: Job, folder: Path, listener: Listener
 ) -> RunResult:
-    table = job.tables["test"]
+    # Reported scores are exact; a run that shares them with no other has no use for kept states.
+    exact = replace(job.compute, precision="fp32")
     start = time.perf_counter()
-    logits = predict_logits(model, table, config.training.eval_batch_size, listener)
+    table = _with_states(job, prefix, "test", exact) if job.is_shared else job.tables["test"]
+    with threads(exact.threads):
+        logits = predict_logits(model, table, job.max_batch_tokens, listener, exact, prefix)
     seconds = time.perf_counter() - start
     assert table.labels is not None, "test rows have labels"
     run_folder.write_predictions(folder, table.labels, logits)

@@ -44,6 +44,14 @@ class TokenizerRecord(Record):
     truncation_side: Literal["left", "right"]
 
 
+class ComputeRecord(Record):
+    """How a run computed."""
+
+    precision: Literal["fp32", "bf16"]
+    attention: Literal["fused", "plain"]
+    threads: int
+
+
 class RunRecord(Record):
     """`run.json`: everything about a run but its scores."""
 
@@ -57,7 +65,7 @@ class RunRecord(Record):
     keeps_whole_model: bool
     backbone: BackboneRecord
     tokenizer: TokenizerRecord
-    precision: Literal["fp32", "bf16"]
+    compute: ComputeRecord
     trainable_names: tuple[str, ...]
     total_bytes: int
     data: DataFacts

@@ -43,7 +43,7 @@ def compare(config: CompareConfig, out: Path, overwrite: bool, listener: Listene
     goes_on = (out / "runs").is_dir() and not overwrite
     if not goes_on:
         run_folder.check_free(out, overwrite)
-    job = prepare_job(config, listener)
+    job = prepare_job(config, listener, is_shared=True)
     if goes_on:
         _refuse_other_data(out, job.facts)
     else:

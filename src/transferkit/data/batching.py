@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -43,18 +44,31 @@ class ListColumn:
         return torch.from_numpy(block)
 
 
+class RowStates(Protocol):
+    """What a model has computed of each row already."""
+
+    @property
+    def is_pooled(self) -> bool:
+        """Whether a row is one vector, with which its tokens are needed no more."""
+
+    def batch(self, rows: np.ndarray) -> Tensor:
+        """Of `rows`: [rows, width], or [rows, longest, width] with anything in the padding."""
+
+
 @dataclass(frozen=True)
 class FeatureTable(torch.utils.data.Dataset[dict[str, Tensor]]):
     """Tokenized rows, ready to be collated.
 
     A batch holds `input_ids` [rows, length], `attention_mask` bool [rows, length] with True on real tokens,
-    `token_type_ids` [rows, length] where the backbone uses them, and `labels` [rows] where they are known.
+    `token_type_ids` [rows, length] where the backbone uses them, and `labels` [rows] where they are known. Where the
+    lower layers have been computed it holds their `states`, and only these and the labels where they are pooled.
     """
 
     input_ids: ListColumn
     token_type_ids: ListColumn | None
     labels: np.ndarray | None
     pad_token_id: int
+    states: RowStates | None = None
 
     @classmethod
     def from_arrow(cls, table: pa.Table, pad_token_id: int) -> FeatureTable:
@@ -78,6 +92,14 @@ class FeatureTable(torch.utils.data.Dataset[dict[str, Tensor]]):
     def __getitems__(self, rows: Sequence[int] | np.ndarray) -> dict[str, Tensor]:
         """Collate `rows`; torch's loader calls this once a batch instead of once a row."""
         index = np.asarray(rows)
+        batch = {} if self.states is not None and self.states.is_pooled else self._tokens(index)
+        if self.labels is not None:
+            batch["labels"] = torch.from_numpy(self.labels[index])
+        if self.states is not None:
+            batch["states"] = self.states.batch(index)
+        return batch
+
+    def _tokens(self, index: np.ndarray) -> dict[str, Tensor]:
         input_ids = self.input_ids.padded(index, self.pad_token_id)
         positions = torch.arange(input_ids.shape[1])
         batch = {
@@ -86,16 +108,38 @@ class FeatureTable(torch.utils.data.Dataset[dict[str, Tensor]]):
         }
         if self.token_type_ids is not None:
             batch["token_type_ids"] = self.token_type_ids.padded(index, 0)
-        if self.labels is not None:
-            batch["labels"] = torch.from_numpy(self.labels[index])
         return batch
 
-    def in_length_order(self, batch_size: int) -> Iterator[tuple[np.ndarray, dict[str, Tensor]]]:
-        """(row numbers, batch) over all rows, longest first, so that memory peaks at once and not at the end."""
+    def in_length_order(self, max_tokens: int) -> Iterator[tuple[np.ndarray, dict[str, Tensor]]]:
+        """(row numbers, batch) over all rows in batches of at most `max_tokens` tokens with padding, and of one row.
+
+        The longest come first, so that memory peaks at once and not at the end.
+        """
         order = np.argsort(-self.lengths, kind="stable")
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
+        start = 0
+        while start < len(order):
+            rows = order[start : start + max(1, max_tokens // int(self.lengths[order[start]]))]
             yield rows, self.__getitems__(rows)
+            start += len(rows)
+
+
+def split(batch: dict[str, Tensor], max_tokens: int) -> list[dict[str, Tensor]]:
+    """The batch in parts of equal numbers of rows, each of at most `max_tokens` tokens with padding, or of one row."""
+    if "input_ids" not in batch:
+        return [batch]
+    rows, length = batch["input_ids"].shape
+    parts = -(-rows // max(1, max_tokens // length))
+    chunks = {name: tensor.chunk(parts) for name, tensor in batch.items()}
+    return [dict(zip(chunks, part, strict=True)) for part in zip(*chunks.values(), strict=True)]
+
+
+def padding_share(lengths: np.ndarray, batches: Iterable[Sequence[int]]) -> float:
+    """The share of padding among all tokens of the padded batches, given the lengths of all rows and rows by batch."""
+    real = padded = 0
+    for rows in batches:
+        real += int(lengths[rows].sum())
+        padded += len(rows) * int(lengths[rows].max())
+    return 1 - real / padded
 
 
 class LengthGroupedSampler(torch.utils.data.Sampler[list[int]]):

@@ -25,7 +25,8 @@ from transferkit.training.tracking import Silent
 
 # One text, or the two of a pair.
 Text = str | tuple[str, str]
-BATCH_SIZE = 64
+# Of one pass: what fits the caches of an ordinary processor.
+MAX_BATCH_TOKENS = 4096
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ class Predictor:
     def logits(self, rows: Sequence[tuple[str, ...]]) -> np.ndarray:
         """Logits, float32 [rows, classes], in the order of `rows`."""
         table = FeatureTable.from_arrow(self.tokenizer.encode_table(rows), self.tokenizer.pad_token_id)
-        return predict_logits(self.model, table, BATCH_SIZE, Silent())
+        return predict_logits(self.model, table, MAX_BATCH_TOKENS, Silent())
 
     def _predict(self, texts: Sequence[Text]) -> list[Prediction]:
         rows = [self.as_row(text) for text in texts]

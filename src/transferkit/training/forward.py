@@ -2,30 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from transferkit.data.batching import FeatureTable
-from transferkit.training.precision import Precision, autocast
+from transferkit.training.precision import Compute, autocast
 from transferkit.training.tracking import Listener
+
+# A batch without labels to logits [rows, classes].
+Forward = Callable[[dict[str, Tensor]], Tensor]
 
 
 @torch.inference_mode()
 def predict_logits(
-    model: nn.Module, table: FeatureTable, batch_size: int, listener: Listener, precision: Precision = "fp32"
+    model: nn.Module,
+    table: FeatureTable,
+    max_tokens: int,
+    listener: Listener,
+    compute: Compute | None = None,
+    forward: Forward | None = None,
 ) -> np.ndarray:
     """Logits of all rows in their own order, float32 [rows, classes], computed in eval mode.
 
-    Scores that are reported use fp32: in bf16 a row's answer depends on the rows that share its batch.
+    Args:
+        model: answers a batch with logits.
+        table: the rows.
+        max_tokens: of one batch, padding among them.
+        listener: hears of every batch.
+        compute: None for fp32. Scores that are reported use it: in bf16 a row's answer depends on the rows that share
+            its batch.
+        forward: what to call instead of `model`, which it is a part of.
     """
     model.eval()
     device = next(model.parameters()).device
     logits: np.ndarray | None = None
-    for rows, batch in table.in_length_order(batch_size):
+    for rows, batch in table.in_length_order(max_tokens):
         batch.pop("labels", None)
-        with autocast(device, precision):
-            answer = model(**{name: tensor.to(device) for name, tensor in batch.items()}).float().cpu().numpy()
+        batch = {name: tensor.to(device) for name, tensor in batch.items()}
+        with autocast(compute or Compute(), device.type):
+            answer = (forward(batch) if forward else model(**batch)).float().cpu().numpy()
         if logits is None:
             logits = np.empty((len(table), answer.shape[1]), dtype=np.float32)
         logits[rows] = answer

@@ -19,14 +19,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from transferkit.adaptation.freezing import set_training_mode
-from transferkit.data.batching import FeatureTable, LengthGroupedSampler
+from transferkit.data.batching import FeatureTable, LengthGroupedSampler, split
 from transferkit.errors import TransferKitError
 from transferkit.evaluation.results import EpochRecord
 from transferkit.tasks.base import Task
 from transferkit.training.checkpoint import restore_checkpoint, save_checkpoint
-from transferkit.training.forward import predict_logits
+from transferkit.training.forward import Forward, predict_logits
 from transferkit.training.optimizer import learning_rate_factor, make_optimizer
-from transferkit.training.precision import Precision, training_kernels
+from transferkit.training.precision import Compute, autocast, threads, training_kernels
 from transferkit.training.tracking import Listener, append_epoch
 
 Batch = dict[str, Tensor]
@@ -43,13 +43,13 @@ class Plan:
     warmup_ratio: float
     batch_size: int
     accumulation: int
-    eval_batch_size: int
+    max_batch_tokens: int
     weight_decay: float
     schedule: str
     clip_norm: float | None
     best_metric: str
     early_stopping: int | None
-    precision: Precision
+    compute: Compute
     frozen_dropout: bool
     seed: int
 
@@ -73,12 +73,14 @@ def fit(
     measure: Measure,
     folder: Path,
     listener: Listener,
+    forward: Forward | None = None,
 ) -> Outcome:
     """Train the parameters of `model` that require gradients, and leave it with its best weights.
 
     The best epoch is chosen on `validation` alone. Ctrl-C ends the training and keeps what was reached: the best
     epoch so far, or the weights as they are where none was completed. `folder` gets a line of `metrics.jsonl` for
-    every epoch and, while training runs, the best weights.
+    every epoch and, while training runs, the best weights. `forward` is called in place of `model`, which it is a
+    part of, where the lower layers have been computed already.
 
     Raises:
         TransferKitError: the loss stopped being a number.
@@ -89,23 +91,24 @@ def fit(
     loader: Any = DataLoader(train, batch_sampler=sampler, collate_fn=lambda batch: batch)
     optimizer = make_optimizer(model, plan.learning_rate, plan.weight_decay)
     model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
-    run = _Run(model, task, optimizer, accelerator, plan, listener, steps_per_epoch=_steps(len(loader), plan))
+    run = _Run(model, task, optimizer, accelerator, plan, listener, forward, steps_per_epoch=_steps(len(loader), plan))
     checkpoint = folder / "checkpoints" / "best.safetensors"
     outcome = Outcome()
     torch.manual_seed(plan.seed)
     try:
-        for epoch in range(1, plan.epochs + 1):
-            sampler.set_epoch(epoch)
-            record = _one_epoch(run, epoch, loader, validation, measure, outcome)
-            outcome.epochs.append(record)
-            append_epoch(folder / "metrics.jsonl", record)
-            listener.epoch_ended(record)
-            if record.best:
-                outcome.best_epoch = epoch
-                save_checkpoint(checkpoint, accelerator.unwrap_model(model))
-            elif _is_patience_over(outcome, plan):
-                listener.said(f"Stopped early: no better {plan.best_metric} for {plan.early_stopping} epochs.")
-                break
+        with threads(plan.compute.threads), training_kernels(model, plan.compute):
+            for epoch in range(1, plan.epochs + 1):
+                sampler.set_epoch(epoch)
+                record = _one_epoch(run, epoch, loader, validation, measure, outcome)
+                outcome.epochs.append(record)
+                append_epoch(folder / "metrics.jsonl", record)
+                listener.epoch_ended(record)
+                if record.best:
+                    outcome.best_epoch = epoch
+                    save_checkpoint(checkpoint, accelerator.unwrap_model(model))
+                elif _is_patience_over(outcome, plan):
+                    listener.said(f"Stopped early: no better {plan.best_metric} for {plan.early_stopping} epochs.")
+                    break
     except KeyboardInterrupt:
         outcome.interrupted = True
     model.eval()
@@ -122,6 +125,7 @@ class _Run:
     accelerator: Accelerator
     plan: Plan
     listener: Listener
+    forward: Forward | None
     steps_per_epoch: int
     step: int = 0
 
@@ -139,17 +143,17 @@ def _one_epoch(
     set_training_mode(run.model, run.plan.frozen_dropout)
     # Sums stay tensors until the epoch ends: reading a number would make every step wait for the last one.
     loss_sum, weight_sum = torch.zeros(()), torch.zeros(())
-    for group in _groups(loader, run.plan.accumulation):
+    for group in _groups(loader, run.plan):
         loss, weight = _optimize(run, group)
         loss_sum, weight_sum = loss_sum + loss, weight_sum + weight
     train_loss = float(loss_sum / weight_sum)
     if not math.isfinite(train_loss):
         raise TransferKitError(
             f"The training loss is {train_loss} in epoch {epoch}; lower --set training.learning_rate "
-            f"(it is {run.plan.learning_rate:g}) or train with --set training.precision=fp32."
+            f"(it is {run.plan.learning_rate:g}) or train with --precision fp32."
         )
     plan = run.plan
-    logits = predict_logits(run.model, validation, plan.eval_batch_size, run.listener, plan.precision)
+    logits = predict_logits(run.model, validation, plan.max_batch_tokens, run.listener, plan.compute, run.forward)
     assert validation.labels is not None, "validation rows have labels"
     scores = measure(validation.labels, logits)
     return EpochRecord(
@@ -175,8 +179,8 @@ def _optimize(run: _Run, group: list[Batch]) -> tuple[Tensor, Tensor]:
     total = torch.zeros(())
     for batch in group:
         labels = batch.pop("labels")
-        with training_kernels(labels.device, run.plan.precision, batch["input_ids"].shape[1]):
-            logits = run.model(**batch)
+        with autocast(run.plan.compute, labels.device.type):
+            logits = run.forward(batch) if run.forward else run.model(**batch)
         loss = run.task.loss(logits, labels)
         run.accelerator.backward(loss / weight)
         total = total + loss.detach()
@@ -189,16 +193,14 @@ def _optimize(run: _Run, group: list[Batch]) -> tuple[Tensor, Tensor]:
     return total, weight
 
 
-def _groups(loader: Any, size: int) -> Iterator[list[Batch]]:
-    """The batches, `size` at a time: the ones that share a step of the optimizer."""
+def _groups(loader: Any, plan: Plan) -> Iterator[list[Batch]]:
+    """The batches that share a step of the optimizer, in parts that are not too large to be fast."""
     group: list[Batch] = []
-    for batch in loader:
-        group.append(batch)
-        if len(group) == size:
+    for number, batch in enumerate(loader, start=1):
+        group += split(batch, plan.max_batch_tokens)
+        if number % plan.accumulation == 0 or number == len(loader):
             yield group
             group = []
-    if group:
-        yield group
 
 
 def _steps(batches: int, plan: Plan) -> int:

@@ -1,66 +1,187 @@
-"""Which number format training computes in: chosen by measuring this machine, or set by hand."""
+"""How training computes: number format, attention kernel, threads; measured on this machine or set by hand."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import platform
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from functools import cache
-from statistics import median
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch import Tensor, nn
+
+from transferkit.config import TrainingConfig
+from transferkit.environment import cache_folder, processor, write_whole
+from transferkit.models.dropout import cheap_dropout
+from transferkit.models.plain_attention import Attention, attention
 
 Precision = Literal["fp32", "bf16"]
 
 # bf16 keeps 8 bits of mantissa: it has to be clearly faster to be worth them.
 WORTHWHILE_RATIO = 1.3
-LONGEST_PLAIN_ATTENTION = 128
+# The longest the measuring may take, and the work of one timed step, such that the candidates fit into it.
+BUDGET_SECONDS = 3.0
+STEP_FLOP = 20e9
+_FILE = "measured.json"
 
 
-def choose_precision(asked: Literal["auto", "fp32", "bf16"]) -> tuple[Precision, str]:
-    """The precision to train in and one sentence that says why."""
-    if asked != "auto":
-        return asked, f"Precision {asked}, as asked for."
-    ratio = bf16_speedup()
-    chosen: Precision = "bf16" if ratio >= WORTHWHILE_RATIO else "fp32"
-    return chosen, f"Precision {chosen}: matrix products in bf16 are {ratio:.1f} times as fast as in fp32 here."
+@dataclass(frozen=True)
+class Compute:
+    """The choices that change how fast training is, and not what it computes beyond rounding."""
+
+    precision: Precision = "fp32"
+    attention: Attention = "fused"
+    threads: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.precision}, {self.attention} attention, {self.threads} thread{'s' * (self.threads != 1)}"
 
 
-@cache
-def bf16_speedup() -> float:
-    """How many times as fast a matrix product of a layer's size is in bf16 as in fp32, by the clock."""
-    left, right = torch.randn(1024, 384), torch.randn(384, 1536)
-    seconds = {dtype: _seconds(left.to(dtype), right.to(dtype)) for dtype in (torch.float32, torch.bfloat16)}
-    return seconds[torch.float32] / seconds[torch.bfloat16]
+def choose(config: TrainingConfig, tokens: Tensor, signature: str, model: nn.Module) -> tuple[Compute, str]:
+    """The way to compute, and one sentence that says why.
 
+    What `config` leaves open is chosen by timing forward and backward passes of `model`. The figures are kept for this
+    machine and `signature`, so that a second run computes as the first did.
 
-@contextmanager
-def autocast(device: torch.device, precision: Precision) -> Iterator[None]:
-    """The context to run a forward pass in."""
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
-        yield
-
-
-@contextmanager
-def training_kernels(device: torch.device, precision: Precision, length: int) -> Iterator[None]:
-    """The context to run a forward pass in whose gradients will be asked for, on rows of `length` tokens.
-
-    torch's fused attention has a slow backward pass on a CPU in bf16: with 16 to 128 tokens the plain matrix
-    products of `SDPBackend.MATH` take 0.15 to 0.7 of its time, with 256 they take 1.6 of it, and in fp32 they
-    are slower at every length.
+    Args:
+        config: its `precision`, `attention` and `threads`; None or `auto` leaves a choice open.
+        tokens: the ids of a batch as training will see it, int64 [rows, length].
+        signature: names the model; figures of another one say little.
+        model: with everything trainable; its weights stay as they are.
     """
-    is_short = device.type == "cpu" and precision == "bf16" and length <= LONGEST_PLAIN_ATTENTION
-    plain = sdpa_kernel(SDPBackend.MATH) if is_short else nullcontext()
-    with plain, autocast(device, precision):
+    candidates = _candidates(config)
+    if len(candidates) == 1:
+        return candidates[0], f"Computing in {candidates[0]}, {_why_single(config)}."
+    file = cache_folder() / _FILE
+    key = _key(candidates, tokens, signature)
+    seconds = _read(file).get(key)
+    source = "measured before"
+    if seconds is None:
+        source = "measured now"
+        seconds = {str(candidate): time for candidate, time in measure(model, tokens, candidates).items()}
+        if len(seconds) == len(candidates):
+            # A machine so busy that there was no time for all of them is measured again next time.
+            write_whole(file, json.dumps(_read(file) | {key: seconds}, indent=1))
+    chosen = best({candidate: seconds[str(candidate)] for candidate in candidates if str(candidate) in seconds})
+    figures = "; ".join(f"{name} {1000 * value:.0f} ms" for name, value in seconds.items())
+    return chosen, f"Computing in {chosen} ({source}, a step of {tokens.numel():,} tokens: {figures})."
+
+
+def best(seconds: Mapping[Compute, float]) -> Compute:
+    """The fastest; one in fp32 where none in bf16 is clearly faster."""
+    fastest = min(seconds, key=lambda candidate: seconds[candidate])
+    exact = [candidate for candidate in seconds if candidate.precision == "fp32"]
+    if not exact:
+        return fastest
+    fastest_exact = min(exact, key=lambda candidate: seconds[candidate])
+    return fastest if seconds[fastest_exact] >= WORTHWHILE_RATIO * seconds[fastest] else fastest_exact
+
+
+def measure(model: nn.Module, tokens: Tensor, candidates: list[Compute]) -> dict[Compute, float]:
+    """Seconds of a forward and a backward pass for each of `candidates`, as many as the budget allows."""
+    model.train()
+    deadline = time.perf_counter() + BUDGET_SECONDS
+    seconds: dict[Compute, float] = {}
+    # The random numbers of the run are its own.
+    with torch.random.fork_rng(devices=[]):
+        for candidate in candidates:
+            for _ in range(3):
+                if seconds and time.perf_counter() > deadline - 2 * max(seconds.values()):
+                    return seconds
+                start = time.perf_counter()
+                with threads(candidate.threads), training_kernels(model, candidate), autocast(candidate):
+                    model(input_ids=tokens, attention_mask=torch.ones_like(tokens, dtype=torch.bool)).sum().backward()
+                # The first time also pays for what is set up once; the least of the others is the least disturbed.
+                seconds[candidate] = min(seconds.get(candidate, float("inf")), time.perf_counter() - start)
+            model.zero_grad()
+    return seconds
+
+
+def probe_rows(weights: int, length: int, batch_size: int) -> int:
+    """How many rows of `length` tokens to time a step with: a step costs 6 FLOP a weight of a linear layer and token."""
+    return max(1, min(batch_size, int(STEP_FLOP / (6 * max(1, weights) * length))))
+
+
+def has_native_bf16() -> bool:
+    """Whether the processor multiplies in bf16 itself; elsewhere libraries emulate it."""
+    abilities = torch.cpu.get_capabilities()
+    return any(abilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+@contextmanager
+def threads(number: int) -> Iterator[None]:
+    """Inside the context torch computes with `number` threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def autocast(compute: Compute, device: str = "cpu") -> Iterator[None]:
+    """The context to run a forward pass in."""
+    with torch.autocast(device, dtype=torch.bfloat16, enabled=compute.precision == "bf16"):
         yield
 
 
-def _seconds(left: torch.Tensor, right: torch.Tensor, repeats: int = 15) -> float:
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        left @ right
-        times.append(time.perf_counter() - start)
-    return median(times)
+@contextmanager
+def training_kernels(model: nn.Module, compute: Compute) -> Iterator[None]:
+    """Inside the context `model` trains with the fast parts: they give what the usual ones give, up to rounding."""
+    with cheap_dropout(model), attention(getattr(model, "network", model), compute.attention), _frozen(model, compute):
+        yield
+
+
+@contextmanager
+def _frozen(model: nn.Module, compute: Compute) -> Iterator[None]:
+    """Keep frozen weights of linear layers in bf16 where autocast would cast them in every step, to the same values."""
+    layers = [module for module in model.modules() if isinstance(module, nn.Linear)] * (compute.precision == "bf16")
+    frozen = {id(p): p for layer in layers for p in layer.parameters(recurse=False) if not p.requires_grad}
+    exact = [(parameter, parameter.data) for parameter in frozen.values()]
+    try:
+        for parameter, data in exact:
+            parameter.data = data.to(torch.bfloat16)
+        yield
+    finally:
+        for parameter, data in exact:
+            parameter.data = data
+
+
+def _candidates(config: TrainingConfig) -> list[Compute]:
+    available = torch.get_num_threads()
+    precisions: list[Precision] = ["bf16", "fp32"] if has_native_bf16() else ["fp32"]
+    if config.precision != "auto":
+        precisions = [config.precision]
+    kernels: list[Attention] = ["plain", "fused"] if config.attention == "auto" else [config.attention]
+    found = [Compute(p, kernel, config.threads or available) for p in precisions for kernel in kernels]
+    if config.threads is None and available > 1:
+        # Where two threads share a core, half of them can be faster.
+        found.append(replace(found[0], threads=available // 2))
+    return found
+
+
+def _why_single(config: TrainingConfig) -> str:
+    return "as asked for" if config.precision != "auto" else "as this processor has no bf16 of its own"
+
+
+def _key(candidates: list[Compute], tokens: Tensor, signature: str) -> str:
+    # Lengths are told apart by powers of two: closer ones compute alike.
+    facts = [
+        processor(), platform.machine(), torch.__version__, signature, tokens.shape[1].bit_length(),
+        [asdict(candidate) for candidate in candidates],
+    ]  # fmt: skip
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+
+def _read(file: Path) -> dict[str, dict[str, float]]:
+    try:
+        measured: dict[str, dict[str, float]] = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError):
+        return {}
+    return measured

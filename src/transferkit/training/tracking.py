@@ -17,6 +17,9 @@ class Listener(Protocol):
     def started(self, label: str, rows: int) -> None:
         """A run begins that will put `rows` of them through."""
 
+    def extended(self, rows: int) -> None:
+        """The job and the run that goes on will put `rows` more through than was said."""
+
     def advanced(self, rows: int) -> None:
         """Some more rows went through the model."""
 
@@ -34,6 +37,9 @@ class Silent:
         """Nothing."""
 
     def started(self, label: str, rows: int) -> None:
+        """Nothing."""
+
+    def extended(self, rows: int) -> None:
         """Nothing."""
 
     def advanced(self, rows: int) -> None:

@@ -1,0 +1,85 @@
+"""Attention as two matrix products, for transformers' models.
+
+torch's fused kernel never stores the attention weights and computes them again in its backward pass. On a CPU, with the
+lengths that texts have, storing them is several times faster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from transferkit.models.dropout import dropout
+
+Attention = Literal["fused", "plain"]
+NAME = "transferkit_plain"
+
+
+def attend(
+    _layer: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
+    scaling: float | None = None, **settings: Any,
+) -> tuple[Tensor, None]:  # fmt: skip
+    """softmax(Q K^T * scaling + mask) V (Vaswani et al. 2017, equation 1), as transformers calls it.
+
+    Args:
+        _layer: the attention layer that asks.
+        query, key, value: [rows, heads, length, width of a head].
+        attention_mask: what `additive_mask` gives, or None.
+        scaling: 1 / sqrt(width of a head) unless said.
+        settings: `dropout` is the share of attention weights to drop; others are for other kernels.
+
+    Returns:
+        [rows, length, heads, width of a head], and no attention weights.
+    """
+    scores = torch.matmul(query * (query.shape[-1] ** -0.5 if scaling is None else scaling), key.transpose(-1, -2))
+    if attention_mask is not None:
+        scores = scores + attention_mask.to(scores.dtype)
+    # In the precision of the scores: autocast would compute it in fp32, at twice the memory.
+    with torch.autocast(scores.device.type, enabled=False):
+        weights = torch.softmax(scores, -1)
+    share = settings.get("dropout", 0.0)
+    if share:
+        weights = dropout(weights, share)
+    return torch.matmul(weights, value).transpose(1, 2).contiguous(), None
+
+
+def additive_mask(**settings: Any) -> Tensor | None:
+    """Zero where a position is attended and a very negative number elsewhere, [rows, 1, length or 1, length].
+
+    None where every position is attended. The number is finite, so that a row of padding attends to something.
+    """
+    from transformers.masking_utils import sdpa_mask
+
+    # A causal mask may be left out for kernels that know of causality; this one does not.
+    mask = sdpa_mask(**settings | {"allow_is_causal_skip": False})
+    return None if mask is None else torch.zeros(mask.shape).masked_fill_(~mask, -1e30)
+
+
+@contextmanager
+def attention(network: Any, kind: Attention) -> Iterator[None]:
+    """Inside the context the transformers model `network` computes attention as `kind` says.
+
+    Families that do not let their attention be chosen compute it as they do, and so does a model that is not of
+    transformers.
+    """
+    config = getattr(network, "config", None)
+    if kind == "fused" or getattr(config, "_attn_implementation", None) != "sdpa":
+        yield
+        return
+    _register()
+    network.set_attn_implementation(NAME)
+    try:
+        yield
+    finally:
+        network.set_attn_implementation("sdpa")
+
+
+def _register() -> None:
+    from transformers import AttentionInterface, AttentionMaskInterface
+
+    AttentionInterface.register(NAME, attend)
+    AttentionMaskInterface.register(NAME, additive_mask)

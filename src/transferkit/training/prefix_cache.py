@@ -1,0 +1,193 @@
+"""The prefix cache: what the frozen lower layers answer for each row, computed once and then read.
+
+With it a linear probe trains on features, and partial unfreezing computes only the layers that train, in every epoch,
+every evaluation, and every run of a comparison that freezes the same layers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import psutil
+import torch
+from torch import Tensor
+
+from transferkit.adaptation.prefix import Prefix
+from transferkit.data.batching import FeatureTable
+from transferkit.environment import cache_folder
+from transferkit.formatting import size
+from transferkit.training.precision import Compute, autocast, training_kernels
+from transferkit.training.tracking import Listener
+
+Mode = Literal["auto", "off", "memory", "disk"]
+# Of the memory that is free: the rest is for the model, its gradients, and the user's other work.
+MEMORY_SHARE = 0.25
+
+
+@dataclass(frozen=True)
+class States:
+    """States of all rows one after the other, without padding: [rows, width], or [tokens of all rows, width]."""
+
+    data: Tensor
+    starts: np.ndarray | None  # of each row in `data`, and the end of the last; None where a row is one vector
+
+    @property
+    def is_pooled(self) -> bool:
+        """Whether a row is one vector."""
+        return self.starts is None
+
+    def batch(self, rows: np.ndarray) -> Tensor:
+        """Of `rows`: [rows, width], or [rows, longest, width], where padding repeats the row's first token."""
+        if self.starts is None:
+            return self.data[torch.from_numpy(rows)]
+        index = self.places(rows)
+        return self.data.index_select(0, index.flatten()).view(*index.shape, -1)
+
+    def put(self, rows: np.ndarray, states: Tensor) -> None:
+        """Keep what was computed for `rows`."""
+        if self.starts is None:
+            self.data[torch.from_numpy(rows)] = states
+            return
+        lengths = torch.from_numpy(np.diff(self.starts)[rows])
+        real = torch.arange(states.shape[1]) < lengths.unsqueeze(1)
+        self.data[self.places(rows)[real]] = states[real]
+
+    def places(self, rows: np.ndarray) -> Tensor:
+        """Where the tokens of `rows` are in `data`: int64 [rows, longest]."""
+        assert self.starts is not None, "rows of tokens have starts"
+        first = torch.from_numpy(self.starts[rows]).unsqueeze(1)
+        lengths = torch.from_numpy(self.starts[rows + 1]).unsqueeze(1) - first
+        positions = torch.arange(int(lengths.max())).unsqueeze(0)
+        return first + positions * (positions < lengths)
+
+
+@dataclass
+class PrefixCache:
+    """The states of several tables, each under a key that names all they depend on."""
+
+    mode: Mode
+    budget_bytes: int
+    listener: Listener
+    kept: dict[str, States] = field(default_factory=dict)
+
+    def apply(
+        self, prefix: Prefix, table: FeatureTable, compute: Compute, max_tokens: int, identity: dict[str, str]
+    ) -> FeatureTable:
+        """`table` with the states of its rows, or as it is where they cannot be kept.
+
+        Args:
+            prefix: the lower part of the model, in eval mode.
+            table: the rows.
+            compute: states in another precision are other states.
+            max_tokens: of one pass through the model.
+            identity: what the states depend on besides: the base, the tokenizer, the text.
+        """
+        facts = identity | {"prefix": str(prefix), "precision": compute.precision}
+        key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        if key not in self.kept:
+            states = self._make(key, prefix, table, compute, max_tokens)
+            if states is None:
+                return table
+            self.kept[key] = states
+        return replace(table, states=self.kept[key])
+
+    def _make(self, key: str, prefix: Prefix, table: FeatureTable, compute: Compute, max_tokens: int) -> States | None:
+        with torch.inference_mode(), autocast(compute):
+            _, features = next(table.in_length_order(1))
+            first = _compute(prefix, features)
+        starts = None if prefix.is_pooled else np.concatenate([[0], np.cumsum(table.lengths, dtype=np.int64)])
+        shape = (len(table) if starts is None else int(starts[-1]), first.shape[-1])
+        number_of_bytes = shape[0] * shape[1] * first.element_size()
+        place = self._choose_place(number_of_bytes)
+        if place is None:
+            return None
+
+        def fill(states: States) -> None:
+            self.listener.extended(len(table))
+            with training_kernels(prefix.model, compute):
+                _fill(states, prefix, table, compute, max_tokens, self.listener)
+
+        if place == "disk":
+            return self._on_disk(key, shape, first.dtype, starts, fill)
+        states = States(torch.empty(shape, dtype=first.dtype), starts)
+        fill(states)
+        return states
+
+    def _choose_place(self, number_of_bytes: int) -> Literal["memory", "disk"] | None:
+        if self.mode in ("memory", "disk"):
+            return "memory" if self.mode == "memory" else "disk"
+        if number_of_bytes <= MEMORY_SHARE * psutil.virtual_memory().available:
+            return "memory"
+        if number_of_bytes <= self.budget_bytes:
+            return "disk"
+        self.listener.said(
+            f"No prefix cache: the states of the frozen layers take {size(number_of_bytes)}, more than a quarter of "
+            f"the free memory and than training.prefix_cache_gigabytes."
+        )
+        return None
+
+    def _on_disk(
+        self, key: str, shape: tuple[int, int], dtype: torch.dtype, starts: np.ndarray | None,
+        fill: Callable[[States], None],
+    ) -> States | None:  # fmt: skip
+        """States in a memory-mapped file, found there or computed now; None where the disk has no room for them."""
+        file = cache_folder() / "prefix" / f"{key}.states"
+        number_of_bytes = shape[0] * shape[1] * dtype.itemsize
+        if file.is_file() and file.stat().st_size == number_of_bytes:
+            os.utime(file)
+            self.listener.said(f"Prefix cache: the states of the frozen layers are read from {file}.")
+            return States(_mapped(file, shape, dtype), starts)
+        partial = file.with_name(f"{file.name}.{os.getpid()}.part")
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            _make_room(file.parent, self.budget_bytes - number_of_bytes)
+            with partial.open("wb") as handle:
+                # A write through the map to a disk that is full would end the process.
+                os.posix_fallocate(handle.fileno(), 0, number_of_bytes)
+            fill(States(_mapped(partial, shape, dtype), starts))
+            partial.replace(file)
+        except OSError as error:
+            with suppress(OSError):
+                partial.unlink()
+            self.listener.said(f"Warning: no prefix cache, as {file.parent} cannot take it: {error.strerror}.")
+            return None
+        except BaseException:
+            partial.unlink()
+            raise
+        return States(_mapped(file, shape, dtype), starts)
+
+
+def _compute(prefix: Prefix, batch: dict[str, Tensor]) -> Tensor:
+    return prefix.compute({name: tensor for name, tensor in batch.items() if name != "labels"})
+
+
+@torch.inference_mode()
+def _fill(
+    states: States, prefix: Prefix, table: FeatureTable, compute: Compute, max_tokens: int, listener: Listener
+) -> None:
+    for rows, batch in table.in_length_order(max_tokens):
+        with autocast(compute):
+            states.put(rows, _compute(prefix, batch))
+        listener.advanced(len(rows))
+
+
+def _mapped(file: Path, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
+    return torch.from_file(str(file), shared=True, size=shape[0] * shape[1], dtype=dtype).view(shape)
+
+
+def _make_room(folder: Path, budget_bytes: int) -> None:
+    """Remove the files that were used the longest ago until the others take no more than `budget_bytes`."""
+    files = sorted(folder.glob("*.states"), key=lambda file: file.stat().st_mtime, reverse=True)
+    total = 0
+    for file in files:
+        total += file.stat().st_size
+        if total > budget_bytes:
+            file.unlink()
