@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import pytest
 # Before torch is imported, here or in a process that a test starts: work this small is done before a second thread
 # has begun, and on a busy machine each thread waits for the other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# What is measured or kept here is kept apart from the user's.
+os.environ["TRANSFERKIT_CACHE"] = tempfile.mkdtemp(prefix="transferkit-tests-")
 
 
 @pytest.fixture(scope="session")

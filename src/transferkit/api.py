@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from transferkit import run_folder
 from transferkit.comparison import conclusion, grid
@@ -60,14 +61,17 @@ def compare(
     return comparison
 
 
-def load(run: str | Path) -> Predictor:
-    """Load a run for prediction; of a comparison, the run that it recommends."""
-    return Predictor.load(run)
+def load(run: str | Path, *, precision: Literal["auto", "fp32", "bf16"] = "auto") -> Predictor:
+    """Load a run for prediction; of a comparison, the run that it recommends.
+
+    `precision` auto is bf16 where the processor multiplies in it; fp32 gives the logits that training ended with.
+    """
+    return Predictor.load(run, precision)
 
 
 def evaluate(run: str | Path, data: DataConfig, *, listener: Listener | None = None) -> Scores:
     """Score a run on new labelled data."""
-    return evaluate_predictor(load(run), data, listener or Silent())
+    return evaluate_predictor(load(run, precision="fp32"), data, listener or Silent())
 
 
 def report(folder: str | Path) -> Path:

@@ -170,12 +170,18 @@ def evaluate(run: Path, as_json: bool, **options: Any) -> None:
     "--out", type=click.Path(path_type=Path), help="Where the rows of --file go, as CSV; else standard output."
 )
 @click.option("--overwrite", is_flag=True, help="Replace --out.")
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "fp32", "bf16"]),
+    default="auto",
+    help="auto: bf16 where the processor has it; fp32: the logits of the end of training.",
+)
 @click.option("--json", "as_json", is_flag=True, help="JSON: one object, a list, or a line for each row of --file.")
 @click.option("--explain", is_flag=True, help="Show each stage: text, tokens, logits, softmax, label.")
 def predict(
     run: Path, texts: tuple[str, ...], pair: tuple[str, str] | None, source: Path | None, columns: tuple[str, ...],
-    encoding: str | None, quoting: Literal["auto", "csv", "none"], out: Path | None, overwrite: bool, as_json: bool,
-    explain: bool,
+    encoding: str | None, quoting: Literal["auto", "csv", "none"], out: Path | None, overwrite: bool,
+    precision: Literal["auto", "fp32", "bf16"], as_json: bool, explain: bool,
 ) -> None:  # fmt: skip
     """Label texts with a run; `-` reads them from standard input, one a line (a pair: two with a tab between)."""
     from transferkit.inference import answers
@@ -191,12 +197,12 @@ def predict(
         raise ConfigError("--explain shows single texts; it has no effect with --file.")
     if source is not None:
         answers.predict_file(
-            run, source, columns=columns, encoding=encoding, quoting=quoting, out=out, overwrite=overwrite,
+            run, source, precision=precision, columns=columns, encoding=encoding, quoting=quoting, out=out, overwrite=overwrite,
             as_json=as_json,
         )  # fmt: skip
     else:
         rows: Any = [pair] if pair else answers.read_texts(texts, sys.stdin)
-        answers.predict_texts(run, rows, as_json=as_json, explained=explain)
+        answers.predict_texts(run, rows, precision=precision, as_json=as_json, explained=explain)
 
 
 @app.command()

@@ -18,7 +18,7 @@ from transferkit.config import RunConfig, SharedConfig, TrainingConfig
 from transferkit.data import inspection, workspace
 from transferkit.data.batching import FeatureTable, LengthGroupedSampler, padding_share
 from transferkit.data.preparation import TextData, prepare
-from transferkit.environment import PeakMemory, describe, quiet_libraries
+from transferkit.environment import PeakMemory, describe, file_hash, quiet_libraries
 from transferkit.errors import ConfigError
 from transferkit.evaluation.metrics import quick_metrics, score
 from transferkit.evaluation.results import DataFacts, RunResult, write_json
@@ -46,6 +46,7 @@ class Job:
     task: Classification
     compute: Compute
     fingerprint: str
+    weights_sha256: str | None
     cache: PrefixCache
     max_batch_tokens: int
     # Whether several runs share the job, so that what one computes another may read.
@@ -67,9 +68,10 @@ def prepare_job(config: SharedConfig, listener: Listener, is_shared: bool = Fals
     fingerprint = model.fingerprint()
     compute = _choose_compute(config.training, model, fingerprint, tables["train"], listener)
     cache = PrefixCache(config.training.prefix_cache, int(config.training.prefix_cache_gigabytes * 1e9), listener)
+    weights = files.folder / "model.safetensors"
     return Job(
-        data, files, tokenizer, tables, facts, _make_task(config.training, data, facts), compute, fingerprint, cache,
-        config.training.max_batch_tokens, is_shared,
+        data, files, tokenizer, tables, facts, _make_task(config.training, data, facts), compute, fingerprint,
+        file_hash(weights) if weights.is_file() else None, cache, config.training.max_batch_tokens, is_shared,
     )  # fmt: skip
 
 
@@ -271,12 +273,15 @@ def _write_record(
             folder=str(job.files.folder.resolve()),
             revision=job.files.revision,
             fingerprint=job.fingerprint,
+            weights_sha256=job.weights_sha256,
             pooling=model.pooling,
         ),
         tokenizer=run_folder.TokenizerRecord(
             hash=job.tokenizer.hash(),
             max_length=job.tokenizer.max_length,
             truncation_side=config.tokenization.truncation_side,
+            pad_token_id=job.tokenizer.pad_token_id,
+            uses_token_types=job.tokenizer.uses_token_types,
         ),
         compute=run_folder.ComputeRecord(**asdict(job.compute)),
         trainable_names=report.trainable_names,

@@ -33,6 +33,8 @@ class BackboneRecord(Record):
     folder: str
     revision: str | None
     fingerprint: str
+    # Of the one file of its weights; None where they are in several.
+    weights_sha256: str | None = None
     pooling: Literal["mean", "first", "model"]
 
 
@@ -42,6 +44,8 @@ class TokenizerRecord(Record):
     hash: str
     max_length: int
     truncation_side: Literal["left", "right"]
+    pad_token_id: int | None = None
+    uses_token_types: bool = False
 
 
 class ComputeRecord(Record):

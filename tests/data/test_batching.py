@@ -25,13 +25,13 @@ def table(column: pa.ChunkedArray) -> FeatureTable:
 
 
 def test_a_column_gives_each_row_across_chunks(column: pa.ChunkedArray) -> None:
-    lists = ListColumn(column)
+    lists = ListColumn.from_arrow(column)
     assert [lists[row].tolist() for row in range(5)] == ROWS
     assert lists.lengths.tolist() == [3, 1, 2, 4, 1]
 
 
 def test_a_slice_of_a_column_is_read_from_its_own_start(column: pa.ChunkedArray) -> None:
-    lists = ListColumn(column.slice(1, 3))
+    lists = ListColumn.from_arrow(column.slice(1, 3))
     assert [lists[row].tolist() for row in range(3)] == ROWS[1:4]
 
 

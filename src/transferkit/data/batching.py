@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from itertools import chain
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import pyarrow as pa
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 # Rows are sorted by length inside pools of this many batches: large enough that a batch holds like lengths,
 # small enough that batches still mix the data anew every epoch.
@@ -19,14 +22,27 @@ POOL_BATCHES = 50
 class ListColumn:
     """A column of integer lists, as views on the memory that Arrow has mapped: no copy, no object a row."""
 
-    def __init__(self, column: pa.ChunkedArray) -> None:
-        chunks = [chunk for chunk in column.chunks if len(chunk)]
-        self._values = [chunk.values.to_numpy(zero_copy_only=True) for chunk in chunks]
-        self._offsets = [chunk.offsets.to_numpy(zero_copy_only=True) for chunk in chunks]
-        sizes = [len(chunk) for chunk in chunks]
+    def __init__(self, values: Sequence[np.ndarray], offsets: Sequence[np.ndarray]) -> None:
+        """`values` of the lists one after the other, and `offsets` of each list and the end of the last, by chunk."""
+        self._values, self._offsets = values, offsets
+        sizes = [len(chunk) - 1 for chunk in offsets]
         self._first_rows = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-        self.lengths = np.concatenate([np.diff(offsets) for offsets in self._offsets] or [np.empty(0)])
-        self.lengths = self.lengths.astype(np.int32)
+        self.lengths = np.concatenate([np.diff(chunk) for chunk in offsets] or [np.empty(0)]).astype(np.int32)
+
+    @classmethod
+    def from_arrow(cls, column: pa.ChunkedArray) -> ListColumn:
+        """The column of a table, in place."""
+        chunks = [chunk for chunk in column.chunks if len(chunk)]
+        return cls(
+            [chunk.values.to_numpy(zero_copy_only=True) for chunk in chunks],
+            [chunk.offsets.to_numpy(zero_copy_only=True) for chunk in chunks],
+        )
+
+    @classmethod
+    def from_lists(cls, lists: Sequence[Sequence[int]]) -> ListColumn:
+        """A few lists, in memory."""
+        values = np.fromiter(chain.from_iterable(lists), dtype=np.int32)
+        return cls([values], [np.cumsum([0, *map(len, lists)])])
 
     def __getitem__(self, row: int) -> np.ndarray:
         """The list of one row, shape [length]."""
@@ -75,8 +91,8 @@ class FeatureTable(torch.utils.data.Dataset[dict[str, Tensor]]):
         """Read the columns `input_ids`, and where they are there `token_type_ids` and `label`."""
         names = table.column_names
         return cls(
-            input_ids=ListColumn(table.column("input_ids")),
-            token_type_ids=ListColumn(table.column("token_type_ids")) if "token_type_ids" in names else None,
+            input_ids=ListColumn.from_arrow(table.column("input_ids")),
+            token_type_ids=ListColumn.from_arrow(table.column("token_type_ids")) if "token_type_ids" in names else None,
             labels=table.column("label").to_numpy() if "label" in names else None,
             pad_token_id=pad_token_id,
         )

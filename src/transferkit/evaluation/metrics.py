@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import log_softmax
 
 from transferkit.errors import TransferKitError
 from transferkit.evaluation.calibration import binned_gaps, error_of_gaps, reliability_bins
@@ -81,8 +80,13 @@ def log_probabilities(logits: npt.ArrayLike) -> FloatArray:
             f"The logits of {broken:,} of {len(values):,} rows are not finite: the training diverged. "
             "Lower training.learning_rate, or set training.precision to fp32."
         )
-    log_p: FloatArray = log_softmax(values, axis=1)
+    log_p: FloatArray = _log_softmax(values)
     return log_p
+
+
+def _log_softmax(values: FloatArray) -> FloatArray:
+    shifted = values - values.max(axis=1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
 
 
 def confusion_matrix(labels: IntArray, class_scores: FloatArray) -> IntArray:

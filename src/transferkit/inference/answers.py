@@ -8,16 +8,18 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
-from transferkit.data.prediction_input import InputRow, iter_texts
-from transferkit.data.text_lines import FileOptions
 from transferkit.errors import DataError, RunError
 from transferkit.formatting import percent
 from transferkit.inference.predictor import Prediction, Predictor, Text
 from transferkit.inference.stages import Stages, explain
 
+if TYPE_CHECKING:
+    from transferkit.data.prediction_input import InputRow
+
 Quoting = Literal["auto", "csv", "none"]
+Asked = Literal["auto", "fp32", "bf16"]
 LABEL_COLUMN = "predicted_label"
 
 
@@ -35,9 +37,9 @@ def read_texts(texts: Sequence[str], standard_input: TextIO) -> list[Text]:
     return rows
 
 
-def predict_texts(run: Path, rows: list[Text], *, as_json: bool, explained: bool) -> None:
+def predict_texts(run: Path, rows: list[Text], *, precision: Asked, as_json: bool, explained: bool) -> None:
     """Print the answer for each of `rows`."""
-    predictor = Predictor.load(run)
+    predictor = Predictor.load(run, precision)
     if explained:
         stages = [explain(predictor, row) for row in rows]
         answers = [_stages_as_json(one) for one in stages]
@@ -50,7 +52,7 @@ def predict_texts(run: Path, rows: list[Text], *, as_json: bool, explained: bool
 
 
 def predict_file(
-    run: Path, source: Path, *, columns: Sequence[str], encoding: str | None, quoting: Quoting, out: Path | None,
+    run: Path, source: Path, *, precision: Asked, columns: Sequence[str], encoding: str | None, quoting: Quoting, out: Path | None,
     overwrite: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Write the rows of `source` with their predictions, a batch at a time, in the order of the file.
@@ -59,9 +61,13 @@ def predict_file(
         RunError: `out` is there already and is not to be overwritten.
         DataError: the file cannot be read, or a row has no text.
     """
+    # What reads tables takes longer to import than the answer to a single text.
+    from transferkit.data.prediction_input import iter_texts
+    from transferkit.data.text_lines import FileOptions
+
     if out is not None and out.exists() and not overwrite:
         raise RunError(f"{out} exists; choose another --out, or replace it with --overwrite.")
-    predictor = Predictor.load(run)
+    predictor = Predictor.load(run, precision)
     trained_on = predictor.record.data.columns
     batches = iter_texts(
         source,

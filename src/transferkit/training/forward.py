@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import numpy as np
 import torch
@@ -16,7 +17,6 @@ from transferkit.training.tracking import Listener
 Forward = Callable[[dict[str, Tensor]], Tensor]
 
 
-@torch.inference_mode()
 def predict_logits(
     model: nn.Module,
     table: FeatureTable,
@@ -38,15 +38,25 @@ def predict_logits(
     """
     model.eval()
     device = next(model.parameters()).device
+
+    def answer(batch: dict[str, Tensor]) -> Tensor:
+        batch = {name: tensor.to(device) for name, tensor in batch.items()}
+        with autocast(compute or Compute(), device.type):
+            return forward(batch) if forward else cast(Tensor, model(**batch))
+
+    return answer_all(answer, table, max_tokens, listener)
+
+
+@torch.inference_mode()
+def answer_all(answer: Forward, table: FeatureTable, max_tokens: int, listener: Listener) -> np.ndarray:
+    """What `answer` gives for all rows in their own order, float32 [rows, classes]."""
     logits: np.ndarray | None = None
     for rows, batch in table.in_length_order(max_tokens):
         batch.pop("labels", None)
-        batch = {name: tensor.to(device) for name, tensor in batch.items()}
-        with autocast(compute or Compute(), device.type):
-            answer = (forward(batch) if forward else model(**batch)).float().cpu().numpy()
+        part = answer(batch).float().cpu().numpy()
         if logits is None:
-            logits = np.empty((len(table), answer.shape[1]), dtype=np.float32)
-        logits[rows] = answer
+            logits = np.empty((len(table), part.shape[1]), dtype=np.float32)
+        logits[rows] = part
         listener.advanced(len(rows))
     assert logits is not None, "a table has rows"
     return logits

@@ -26,7 +26,7 @@ Precision = Literal["fp32", "bf16"]
 WORTHWHILE_RATIO = 1.3
 # The longest the measuring may take, and the work of one timed step, such that the candidates fit into it.
 BUDGET_SECONDS = 3.0
-STEP_FLOP = 20e9
+STEP_FLOP = 40e9
 _FILE = "measured.json"
 
 
@@ -90,20 +90,20 @@ def measure(model: nn.Module, tokens: Tensor, candidates: list[Compute]) -> dict
     # The random numbers of the run are its own.
     with torch.random.fork_rng(devices=[]):
         for candidate in candidates:
-            for _ in range(3):
+            for _ in range(2):
                 if seconds and time.perf_counter() > deadline - 2 * max(seconds.values()):
                     return seconds
                 start = time.perf_counter()
                 with threads(candidate.threads), training_kernels(model, candidate), autocast(candidate):
                     model(input_ids=tokens, attention_mask=torch.ones_like(tokens, dtype=torch.bool)).sum().backward()
-                # The first time also pays for what is set up once; the least of the others is the least disturbed.
+                # The first time may also pay for what is set up once, and either may be disturbed.
                 seconds[candidate] = min(seconds.get(candidate, float("inf")), time.perf_counter() - start)
             model.zero_grad()
     return seconds
 
 
 def probe_rows(weights: int, length: int, batch_size: int) -> int:
-    """How many rows of `length` tokens to time a step with: a step costs 6 FLOP a weight of a linear layer and token."""
+    """Rows of `length` tokens to time a step with, which costs 6 FLOP a token and weight of a linear layer."""
     return max(1, min(batch_size, int(STEP_FLOP / (6 * max(1, weights) * length))))
 
 

@@ -1,0 +1,152 @@
+"""A run in its inference form: adapters merged, nothing loaded that an answer does not need."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from transferkit import run_folder
+from transferkit.adaptation.capsule import read_capsule
+from transferkit.adaptation.lora import LoRA
+from transferkit.adaptation.strategies import make_strategy
+from transferkit.data.batching import FeatureTable, ListColumn
+from transferkit.environment import file_hash
+from transferkit.models.backbones import POOLINGS
+from transferkit.models.lean_encoder import FAMILIES, LeanEncoder, NotLeanError, Precision
+
+
+class LeanClassifier:
+    """Text to logits for a run on BERT or one of its relatives, with the numbers of the model that was trained."""
+
+    def __init__(self, run: Path, record: run_folder.RunRecord, base: Path, precision: Precision) -> None:
+        """Load the run in the folder `run`; `base` is its backbone's folder.
+
+        Raises:
+            NotLeanError: the run is of a kind that is not known here; transformers is to compute it.
+        """
+        if record.tokenizer.pad_token_id is None:
+            raise NotLeanError("a run of an earlier version")
+        source = run / "model" if record.keeps_whole_model else base
+        self._pad_token_id = record.tokenizer.pad_token_id
+        self._record = record
+        self._config = _read_json(source / "config.json")
+        if self._config.get("model_type") not in FAMILIES:
+            raise NotLeanError("another family")
+        weights = _weights(run, record, source, self._config["model_type"])
+        self._encoder = LeanEncoder(weights, self._config, precision)
+        self._head = _pick_head(weights, self._config["model_type"], record.backbone.pooling)
+        self._tokenizer = _load_tokenizer(run / "tokenizer" / "tokenizer.json", record.tokenizer)
+
+    def encode(self, rows: Sequence[Sequence[str]]) -> FeatureTable:
+        """The features of rows of one text or two."""
+        encoded = self._tokenizer.encode_batch_fast([row[0] if len(row) == 1 else tuple(row) for row in rows])
+        has_types = self._record.tokenizer.uses_token_types
+        return FeatureTable(
+            input_ids=ListColumn.from_lists([one.ids for one in encoded]),
+            token_type_ids=ListColumn.from_lists([one.type_ids for one in encoded]) if has_types else None,
+            labels=None,
+            pad_token_id=self._pad_token_id,
+        )
+
+    def __call__(self, batch: dict[str, Tensor]) -> Tensor:
+        """Logits [rows, classes] of a batch as `data.batching` collates it."""
+        hidden = self._encoder(**batch)
+        if self._record.backbone.pooling == "model":
+            return self._head(hidden[:, 0].float())
+        return self._head(POOLINGS[self._record.backbone.pooling](hidden.float(), batch["attention_mask"]))
+
+
+class Head:
+    """Linear layers in a row on one vector a text, with the activation of the family between them."""
+
+    def __init__(self, weights: dict[str, Tensor], names: Sequence[str], activation: Any = None) -> None:
+        self.layers = [(weights[f"{name}.weight"], weights[f"{name}.bias"]) for name in names]
+        self.activation = activation
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """x [rows, width] -> logits [rows, classes]."""
+        for number, (weight, bias) in enumerate(self.layers):
+            x = functional.linear(self.activation(x) if number else x, weight, bias)
+        return x
+
+
+# The family's own classifier reads the first position: its linear layers, and what stands between them.
+_HEADS: dict[str, tuple[tuple[str, ...], Any]] = {
+    "bert": (("pooler.dense", "classifier"), torch.tanh),
+    "roberta": (("classifier.dense", "classifier.out_proj"), torch.tanh),
+    "xlm-roberta": (("classifier.dense", "classifier.out_proj"), torch.tanh),
+    "camembert": (("classifier.dense", "classifier.out_proj"), torch.tanh),
+    "electra": (("classifier.dense", "classifier.out_proj"), functional.gelu),
+    "distilbert": (("pre_classifier", "classifier"), torch.relu),
+}
+
+
+def _pick_head(weights: dict[str, Tensor], model_type: str, pooling: str) -> Head:
+    names, activation = _HEADS[model_type] if pooling == "model" else (("head.1",), None)
+    try:
+        return Head(weights, names, activation)
+    except KeyError as error:
+        raise NotLeanError(f"no weight {error}") from None
+
+
+def _weights(run: Path, record: run_folder.RunRecord, source: Path, model_type: str) -> dict[str, Tensor]:
+    """All weights by their names without prefix, with what the run has learnt in its place."""
+    from safetensors.torch import load_file
+
+    file = source / "model.safetensors"
+    if not file.is_file():
+        raise NotLeanError("weights in several files")
+    if not record.keeps_whole_model and file_hash(file) != record.backbone.weights_sha256:
+        raise NotLeanError("another base, which the usual way of loading refuses with its reason")
+    weights = {_bare(name, model_type): tensor.float() for name, tensor in load_file(file).items()}
+    if not record.keeps_whole_model:
+        return _with_learnt(weights, run / "model" / run_folder.CAPSULE_FILE, model_type)
+    if record.backbone.pooling != "model":
+        weights |= {f"head.{name}": tensor for name, tensor in load_file(run / "model" / run_folder.HEAD_FILE).items()}
+    return weights
+
+
+def _with_learnt(weights: dict[str, Tensor], capsule: Path, model_type: str) -> dict[str, Tensor]:
+    """Put the tensors of a capsule in place: replace what trained, merge LoRA, keep bottlenecks beside their layer."""
+    info, learnt = read_capsule(capsule)
+    named = {_bare(name.removeprefix("network."), model_type): tensor for name, tensor in learnt.items()}
+    new = ("head.1", *_HEADS[model_type][0])
+    for name, tensor in named.items():
+        layer, _, part = name.rpartition(".")
+        if part == "lora_a":
+            strategy = make_strategy(info.strategy)
+            assert isinstance(strategy, LoRA), "only lora has such tensors"
+            weights[f"{layer}.weight"] += strategy.scaling * named[f"{layer}.lora_b"] @ tensor
+        elif name in weights or layer in new or layer.endswith((".down", ".up")):
+            weights[name] = tensor
+        elif part != "lora_b":
+            raise NotLeanError(f"learnt {name}")
+    return weights
+
+
+def _bare(name: str, model_type: str) -> str:
+    """The name of a weight without the prefix of the base model."""
+    prefix = "roberta." if model_type in ("xlm-roberta", "camembert") else f"{model_type}."
+    return name.removeprefix(prefix)
+
+
+def _load_tokenizer(file: Path, record: run_folder.TokenizerRecord) -> Any:
+    from tokenizers import Tokenizer
+
+    if not file.is_file():
+        raise NotLeanError("a tokenizer that is not in one file")
+    tokenizer: Any = Tokenizer.from_file(str(file))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(record.max_length, strategy="longest_first", direction=record.truncation_side)
+    return tokenizer
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return content

@@ -1,0 +1,189 @@
+"""The inference form of BERT and its relatives: the same numbers with as little as possible around the products.
+
+Query, key and value are one product, GELU is part of the product before it, weights lie in the order in which the
+processor reads them, and nothing is looked up or checked on the way. It needs torch and the weights, and not
+transformers, whose import takes longer than the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+Weights = Mapping[str, Tensor]
+Precision = Literal["fp32", "bf16"]
+
+# The tokens of a pass that packed weights are laid out for; others work too.
+_TYPICAL_TOKENS = 2048
+
+
+@dataclass(frozen=True)
+class Names:
+    """Where a family keeps the parts of a layer, below the prefix of the layer."""
+
+    layer: str
+    attention: tuple[str, str, str, str]
+    attention_norm: str
+    feed_forward: tuple[str, str]
+    output_norm: str
+
+
+_BERT = Names(
+    "encoder.layer.{}.",
+    ("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"),
+    "attention.output.LayerNorm",
+    ("intermediate.dense", "output.dense"),
+    "output.LayerNorm",
+)
+_DISTILBERT = Names(
+    "transformer.layer.{}.",
+    ("attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin"),
+    "sa_layer_norm",
+    ("ffn.lin1", "ffn.lin2"),
+    "output_layer_norm",
+)
+FAMILIES: dict[str, Names] = {
+    "bert": _BERT, "roberta": _BERT, "xlm-roberta": _BERT, "camembert": _BERT, "electra": _BERT,
+    "distilbert": _DISTILBERT,
+}  # fmt: skip
+# These number positions from padding_idx + 1 on.
+_LATE_POSITIONS = {"roberta", "xlm-roberta", "camembert"}
+
+
+class Linear:
+    """y = act(W x + b), and where the layer has a bottleneck adapter what that adds, for x [..., in]."""
+
+    def __init__(self, weights: Weights, names: tuple[str, ...], precision: Precision, gelu: bool = False) -> None:
+        """Several names are layers on the same input, whose outputs follow one another."""
+        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        self.weight = torch.cat([weights[f"{name}.weight"] for name in names]).to(dtype).contiguous()
+        self.bias = torch.cat([weights[f"{name}.bias"] for name in names]).to(dtype)
+        self.gelu = gelu
+        self.is_packed = precision == "bf16" and _packs()
+        if self.is_packed:
+            self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight, _TYPICAL_TOKENS)
+        adapter = f"{names[0]}.down.weight" in weights
+        self.down = Linear(weights, (f"{names[0]}.down",), precision) if adapter else None
+        self.up = Linear(weights, (f"{names[0]}.up",), precision) if adapter else None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """x [..., in] -> [..., out]."""
+        fused = self.gelu and self.down is None
+        if self.is_packed:
+            activation, algorithm = ("gelu", "none") if fused else ("none", "")
+            y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, activation, [], algorithm)
+        else:
+            y = functional.linear(x, self.weight, self.bias)
+            y = functional.gelu(y) if fused else y
+        if self.down is not None and self.up is not None:
+            y = y + self.up(torch.relu(self.down(y)))
+            y = functional.gelu(y) if self.gelu else y
+        return y
+
+
+class Norm:
+    """Layer normalization over the last dimension (Ba et al. 2016, equation 4)."""
+
+    def __init__(self, weights: Weights, name: str, eps: float, precision: Precision) -> None:
+        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        self.weight, self.bias = weights[f"{name}.weight"].to(dtype), weights[f"{name}.bias"].to(dtype)
+        self.eps = eps
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Any [..., width]."""
+        return functional.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
+
+
+class Layer:
+    """A post-norm transformer layer (Vaswani et al. 2017, section 3.1)."""
+
+    def __init__(
+        self, weights: Weights, names: Names, prefix: str, heads: int, eps: float, precision: Precision
+    ) -> None:
+        query, key, value, output = (prefix + name for name in names.attention)
+        widen, narrow = (prefix + name for name in names.feed_forward)
+        if any(f"{name}.down.weight" in weights for name in (query, key, value)):
+            raise NotLeanError("an adapter on a part of a joint product")
+        self.heads = heads
+        self.query_key_value = Linear(weights, (query, key, value), precision)
+        self.output = Linear(weights, (output,), precision)
+        self.attention_norm = Norm(weights, prefix + names.attention_norm, eps, precision)
+        self.widen = Linear(weights, (widen,), precision, gelu=True)
+        self.narrow = Linear(weights, (narrow,), precision)
+        self.output_norm = Norm(weights, prefix + names.output_norm, eps, precision)
+
+    def __call__(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """x [rows, length, width], mask bool [rows, 1, 1, length] or None -> [rows, length, width]."""
+        rows, length, width = x.shape
+        joint = self.query_key_value(x).view(rows, length, 3, self.heads, width // self.heads)
+        query, key, value = joint.permute(2, 0, 3, 1, 4)
+        mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        x = self.attention_norm(x + self.output(mixed.transpose(1, 2).reshape(rows, length, width)))
+        return self.output_norm(x + self.narrow(self.widen(x)))
+
+
+class LeanEncoder:
+    """Hidden states of a batch. Equal to transformers' model of the same weights, up to rounding."""
+
+    def __init__(self, weights: Weights, config: Mapping[str, Any], precision: Precision) -> None:
+        """`weights` by their names in transformers, without the prefix of the base model; `config` as in config.json.
+
+        Raises:
+            NotLeanError: the family, one of its options, or a weight is not known here.
+        """
+        names = FAMILIES.get(config["model_type"])
+        if names is None or _unknown_options(config):
+            raise NotLeanError(f"the family {config['model_type']} with its options")
+        eps = float(config.get("layer_norm_eps", 1e-12))
+        heads = int(config.get("num_attention_heads") or config["n_heads"])
+        layers = int(config.get("num_hidden_layers") or config["n_layers"])
+        try:
+            self.words = weights["embeddings.word_embeddings.weight"]
+            self.positions = weights["embeddings.position_embeddings.weight"][_first_position(config) :]
+            self.types = weights.get("embeddings.token_type_embeddings.weight")
+            self.norm = Norm(weights, "embeddings.LayerNorm", eps, "fp32")
+            project = "embeddings_project.weight" in weights
+            self.project = Linear(weights, ("embeddings_project",), precision) if project else None
+            prefixes = [names.layer.format(index) for index in range(layers)]
+            self.layers = [Layer(weights, names, prefix, heads, eps, precision) for prefix in prefixes]
+        except KeyError as error:
+            raise NotLeanError(f"no weight {error}") from None
+        self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+
+    def __call__(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
+        """ids int64, mask bool, types int64, each [rows, length] -> hidden states [rows, length, width]."""
+        x = functional.embedding(input_ids, self.words) + self.positions[: input_ids.shape[1]]
+        if self.types is not None:
+            x = x + (self.types[0] if token_type_ids is None else functional.embedding(token_type_ids, self.types))
+        x = self.norm(x).to(self.dtype)
+        if self.project is not None:
+            x = self.project(x)
+        # Rows of one length need no mask, and kernels are faster without.
+        mask = None if bool(attention_mask.all()) else attention_mask[:, None, None, :]
+        for layer in self.layers:
+            x = layer(x, mask)
+        return x
+
+
+class NotLeanError(Exception):
+    """The model is to be computed by transformers."""
+
+
+def _first_position(config: Mapping[str, Any]) -> int:
+    return int(config.get("pad_token_id", 1)) + 1 if config["model_type"] in _LATE_POSITIONS else 0
+
+
+def _unknown_options(config: Mapping[str, Any]) -> bool:
+    activation = config.get("hidden_act") or config.get("activation", "gelu")
+    positions = config.get("position_embedding_type", "absolute")
+    return activation != "gelu" or positions != "absolute" or bool(config.get("is_decoder"))
+
+
+def _packs() -> bool:
+    """Whether this build of torch has the packed products that its own compiler uses on a CPU."""
+    return hasattr(torch.ops.mkldnn, "_linear_pointwise") and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
