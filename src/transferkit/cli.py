@@ -197,8 +197,8 @@ def predict(
         raise ConfigError("--explain shows single texts; it has no effect with --file.")
     if source is not None:
         answers.predict_file(
-            run, source, precision=precision, columns=columns, encoding=encoding, quoting=quoting, out=out, overwrite=overwrite,
-            as_json=as_json,
+            run, source, precision=precision, columns=columns, encoding=encoding, quoting=quoting, out=out,
+            overwrite=overwrite, as_json=as_json,
         )  # fmt: skip
     else:
         rows: Any = [pair] if pair else answers.read_texts(texts, sys.stdin)

@@ -18,12 +18,13 @@ from transferkit.evaluation.results import EpochRecord
 from transferkit.tasks.classification import Classification
 from transferkit.training.forward import predict_logits
 from transferkit.training.loop import Outcome, Plan, fit
+from transferkit.training.precision import Compute
 from transferkit.training.tracking import Silent, read_epochs
 
 PLAN = Plan(
-    epochs=3, learning_rate=0.05, warmup_ratio=0.1, batch_size=8, accumulation=1, eval_batch_size=16,
+    epochs=3, learning_rate=0.05, warmup_ratio=0.1, batch_size=8, accumulation=1, max_batch_tokens=4096,
     weight_decay=0.0, schedule="linear", clip_norm=1.0, best_metric="f1_macro", early_stopping=None,
-    precision="fp32", frozen_dropout=False, seed=0,
+    compute=Compute(), frozen_dropout=False, seed=0,
 )  # fmt: skip
 TASK = Classification(("even", "odd"))
 

@@ -80,13 +80,13 @@ def log_probabilities(logits: npt.ArrayLike) -> FloatArray:
             f"The logits of {broken:,} of {len(values):,} rows are not finite: the training diverged. "
             "Lower training.learning_rate, or set training.precision to fp32."
         )
-    log_p: FloatArray = _log_softmax(values)
-    return log_p
+    return _log_softmax(values)
 
 
 def _log_softmax(values: FloatArray) -> FloatArray:
-    shifted = values - values.max(axis=1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    shifted: FloatArray = values - values.max(axis=1, keepdims=True)
+    log_p: FloatArray = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return log_p
 
 
 def confusion_matrix(labels: IntArray, class_scores: FloatArray) -> IntArray:

@@ -52,8 +52,8 @@ def predict_texts(run: Path, rows: list[Text], *, precision: Asked, as_json: boo
 
 
 def predict_file(
-    run: Path, source: Path, *, precision: Asked, columns: Sequence[str], encoding: str | None, quoting: Quoting, out: Path | None,
-    overwrite: bool, as_json: bool,
+    run: Path, source: Path, *, precision: Asked, columns: Sequence[str], encoding: str | None, quoting: Quoting,
+    out: Path | None, overwrite: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Write the rows of `source` with their predictions, a batch at a time, in the order of the file.
 
