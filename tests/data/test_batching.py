@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
 
-from transferkit.data.batching import FeatureTable, LengthGroupedSampler, ListColumn
+from transferkit.data.batching import FeatureTable, LengthGroupedSampler, ListColumn, padding_share, split
 
 ROWS = [[5, 6, 7], [8], [9, 10], [11, 12, 13, 14], [15]]
 
@@ -52,10 +54,52 @@ def test_token_types_are_padded_with_zero(column: pa.ChunkedArray) -> None:
     assert "labels" not in batch
 
 
-def test_evaluation_batches_hold_every_row_once_longest_first(table: FeatureTable) -> None:
-    batches = list(table.in_length_order(2))
-    assert [rows.tolist() for rows, _ in batches] == [[3, 0], [2, 1], [4]]
-    assert [batch["input_ids"].shape[1] for _, batch in batches] == [4, 2, 1]
+@pytest.mark.parametrize(
+    ("max_tokens", "expected"), [(1, [[3], [0], [2], [1], [4]]), (4, [[3], [0], [2, 1], [4]]), (99, [[3, 0, 2, 1, 4]])]
+)
+def test_evaluation_batches_hold_every_row_once_longest_first(
+    table: FeatureTable, max_tokens: int, expected: list[list[int]]
+) -> None:
+    batches = list(table.in_length_order(max_tokens))
+    assert [rows.tolist() for rows, _ in batches] == expected
+    for rows, batch in batches:
+        assert batch["input_ids"].shape == (len(rows), len(ROWS[rows[0]]))
+        assert len(rows) == 1 or batch["input_ids"].numel() <= max_tokens
+
+
+def test_lists_in_memory_are_read_as_a_column_is() -> None:
+    lists = ListColumn.from_lists(ROWS)
+    assert [lists[row].tolist() for row in range(5)] == ROWS
+    assert lists.lengths.tolist() == [3, 1, 2, 4, 1]
+
+
+def test_a_batch_is_split_into_parts_that_hold_it_once(table: FeatureTable) -> None:
+    batch = table.__getitems__(range(5))
+    for max_tokens, sizes in ((1, [1] * 5), (8, [2, 2, 1]), (19, [3, 2]), (20, [5])):
+        parts = split(dict(batch), max_tokens)
+        assert [len(part["labels"]) for part in parts] == sizes
+        for name, whole in batch.items():
+            assert torch.equal(torch.cat([part[name] for part in parts]), whole)
+
+
+def test_the_share_of_padding_is_counted_over_all_batches() -> None:
+    assert padding_share(np.array([4, 2, 1, 1]), [[0, 1], [2, 3]]) == pytest.approx(0.2)
+
+
+class Vectors:
+    """States of five rows, one vector each."""
+
+    is_pooled = True
+
+    def batch(self, rows: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(rows).float().unsqueeze(1)
+
+
+def test_a_row_that_is_one_vector_needs_its_tokens_no_more(table: FeatureTable) -> None:
+    batch = replace(table, states=Vectors()).__getitems__([3, 1])
+    assert batch.keys() == {"states", "labels"}
+    assert batch["states"].tolist() == [[3.0], [1.0]]
+    assert split(batch, 1) == [batch]
 
 
 def test_an_epoch_holds_every_row_once_in_batches_of_like_lengths() -> None:

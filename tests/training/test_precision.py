@@ -1,48 +1,168 @@
-"""The precision is what was asked for, or what the clock says."""
+"""How training computes is what was asked for, or what the clock says; and it changes no result beyond rounding."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 import torch
+from torch import nn
 
+from tests import tiny
+from transferkit.adaptation.strategies import make_strategy
+from transferkit.config import StrategySpec, TrainingConfig
 from transferkit.training import precision
-from transferkit.training.precision import autocast, choose_precision, training_kernels
+from transferkit.training.precision import Compute, autocast, best, choose, has_native_bf16, threads, training_kernels
+
+TOKENS = torch.ones((2, 6), dtype=torch.int64)
 
 
-@pytest.mark.parametrize(("ratio", "expected"), [(0.4, "fp32"), (1.1, "fp32"), (2.9, "bf16")])
-def test_bf16_has_to_be_clearly_faster(monkeypatch: pytest.MonkeyPatch, ratio: float, expected: str) -> None:
-    monkeypatch.setattr(precision, "bf16_speedup", lambda: ratio)
-    chosen, reason = choose_precision("auto")
-    assert chosen == expected
-    assert f"{ratio:.1f} times" in reason
+def clock(seconds: dict[str, float]) -> Callable[..., dict[Compute, float]]:
+    """A measurement that gives figures by precision."""
+    return lambda _model, _tokens, candidates: {one: seconds[one.precision] for one in candidates}
 
 
-def test_what_is_asked_for_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precision, "bf16_speedup", lambda: pytest.fail("measured"))
-    assert choose_precision("bf16")[0] == "bf16"
-    assert choose_precision("fp32")[0] == "fp32"
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRANSFERKIT_CACHE", str(tmp_path / "cache"))
 
 
-def test_the_measured_ratio_is_a_positive_number() -> None:
-    assert precision.bf16_speedup() > 0
+@pytest.fixture
+def native(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "has_native_bf16", lambda: True)
+
+
+@pytest.mark.usefixtures("native")
+@pytest.mark.parametrize(("exact", "expected"), [(0.4, "fp32"), (1.1, "fp32"), (2.9, "bf16")])
+def test_bf16_has_to_be_clearly_faster(monkeypatch: pytest.MonkeyPatch, exact: float, expected: str) -> None:
+    monkeypatch.setattr(precision, "measure", clock({"bf16": 1.0, "fp32": exact}))
+    chosen, reason = choose(TrainingConfig(), TOKENS, "model", nn.Linear(1, 1))
+    assert chosen.precision == expected
+    assert f"fp32, plain attention, {chosen.threads} thread {1000 * exact:.0f} ms" in reason
+
+
+def test_a_processor_without_bf16_does_not_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "has_native_bf16", lambda: False)
+    monkeypatch.setattr(precision, "measure", clock({"bf16": 0.001, "fp32": 1.0}))
+    assert choose(TrainingConfig(), TOKENS, "model", nn.Linear(1, 1))[0].precision == "fp32"
+
+
+def test_whether_bf16_is_native_is_what_the_processor_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    for abilities, native in (({"avx512_bf16": True}, True), ({"amx_bf16": True}, True), ({"avx512_f": True}, False)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda a=abilities: a)
+        assert has_native_bf16() is native
+
+
+@pytest.mark.parametrize("asked", ["bf16", "fp32"])
+def test_what_is_asked_for_is_not_measured(monkeypatch: pytest.MonkeyPatch, asked: str) -> None:
+    monkeypatch.setattr(precision, "measure", lambda *_: pytest.fail("measured"))
+    config = TrainingConfig.model_validate({"precision": asked, "attention": "plain", "threads": 1})
+    chosen, reason = choose(config, TOKENS, "model", nn.Linear(1, 1))
+    assert chosen == Compute(asked, "plain", 1)
+    assert reason == f"Computing in {asked}, plain attention, 1 thread, as asked for."
+
+
+@pytest.mark.usefixtures("native")
+def test_figures_are_kept_for_the_model_and_what_was_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "measure", clock({"bf16": 1.0, "fp32": 3.0}))
+    first, said = choose(TrainingConfig(), TOKENS, "model", nn.Linear(1, 1))
+    assert "measured now" in said
+    monkeypatch.setattr(precision, "measure", clock({"bf16": 3.0, "fp32": 1.0}))
+    second, said = choose(TrainingConfig(), TOKENS, "model", nn.Linear(1, 1))
+    assert "measured before" in said
+    assert first == second
+    assert choose(TrainingConfig(), TOKENS, "another", nn.Linear(1, 1))[0].precision == "fp32"
+    assert choose(TrainingConfig(attention="fused"), TOKENS, "model", nn.Linear(1, 1))[0] == Compute(threads=1)
+
+
+@pytest.mark.usefixtures("native")
+def test_a_cache_that_cannot_be_read_or_written_is_done_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "measure", clock({"bf16": 1.0, "fp32": 3.0}))
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "measured.json").write_text("{ not JSON")
+    assert choose(TrainingConfig(), TOKENS, "model", nn.Linear(1, 1))[0].precision == "bf16"
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("TRANSFERKIT_CACHE", str(tmp_path / "file"))
+    assert choose(TrainingConfig(), TOKENS, "model", nn.Linear(1, 1))[0].precision == "bf16"
+
+
+def test_measuring_times_every_candidate_and_leaves_the_model_as_it_was(backbone: Callable[[str], Path]) -> None:
+    model = tiny.load_model(backbone("bert"))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    state = torch.random.get_rng_state()
+    candidates = [Compute(p, a, 1) for p in ("bf16", "fp32") for a in ("plain", "fused")]
+    seconds = precision.measure(model, TOKENS, candidates)
+    assert list(seconds) == candidates
+    assert min(seconds.values()) > 0
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_the_measuring_ends_when_its_time_is_over(
+    backbone: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "BUDGET_SECONDS", 0.0)
+    candidates = [Compute("fp32", "plain", 1), Compute("fp32", "fused", 1)]
+    assert list(precision.measure(tiny.load_model(backbone("bert")), TOKENS, candidates)) == candidates[:1]
+
+
+def test_the_best_of_bf16_alone_is_the_fastest() -> None:
+    plain, fused = Compute("bf16", "plain", 1), Compute("bf16", "fused", 1)
+    assert best({plain: 2.0, fused: 1.0}) == fused
+
+
+def test_a_timed_step_has_at_least_one_row_and_no_more_than_a_batch() -> None:
+    assert precision.probe_rows(10**9, 512, 32) == 1
+    assert precision.probe_rows(10, 8, 32) == 32
+    assert precision.probe_rows(10**7, 64, 32) == int(precision.STEP_FLOP / (6 * 10**7 * 64))
 
 
 def test_contexts_compute_in_the_precision_they_name() -> None:
-    layer, x, device = torch.nn.Linear(4, 4), torch.randn(2, 4), torch.device("cpu")
-    with autocast(device, "bf16"):
+    layer, x = nn.Linear(4, 4), torch.randn(2, 4)
+    with autocast(Compute("bf16")):
         assert layer(x).dtype == torch.bfloat16
-    with training_kernels(device, "fp32", 8):
+    with autocast(Compute("fp32")):
         assert layer(x).dtype == torch.float32
 
 
-@pytest.mark.parametrize("length", [16, 200])
-def test_the_attention_kernel_changes_the_speed_and_not_the_answer(length: int) -> None:
-    torch.manual_seed(0)
-    q, k, v = (torch.randn(2, 4, length, 8, requires_grad=True) for _ in range(3))
-    mask = torch.ones(2, 1, 1, length, dtype=torch.bool)
-    mask[0, ..., -5:] = False
-    attention = torch.nn.functional.scaled_dot_product_attention
-    exact = attention(q, k, v, attn_mask=mask)
-    with training_kernels(torch.device("cpu"), "bf16", length):
-        rounded = attention(q, k, v, attn_mask=mask)
-    torch.testing.assert_close(rounded.float(), exact, atol=2e-2, rtol=2e-2)
+def test_the_number_of_threads_is_given_back() -> None:
+    before = torch.get_num_threads()
+    with threads(before + 1):
+        assert torch.get_num_threads() == before + 1
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("strategy", ["lora", "partial", "bottleneck", "full"])
+def test_weights_kept_in_bf16_train_as_weights_cast_in_every_step(
+    backbone: Callable[[str], Path], strategy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = tiny.make_batch(backbone("bert"))
+    gradients = []
+    for kept in (True, False):
+        if not kept:
+            monkeypatch.setattr(precision, "_frozen", lambda *_: threads(1))
+        torch.manual_seed(0)
+        model = tiny.load_model(backbone("bert"))
+        make_strategy(StrategySpec(name=strategy)).apply(model)
+        compute = Compute("bf16", "plain", 1)
+        with training_kernels(model, compute), autocast(compute):
+            model(**batch).float().square().sum().backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
+        assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
+    assert torch.equal(*gradients)
+
+
+@pytest.mark.parametrize("kind", ["fused", "plain"])
+def test_bf16_rounds_and_changes_no_more(backbone: Callable[[str], Path], kind: str) -> None:
+    model, batch = tiny.load_model(backbone("bert")), tiny.make_batch(backbone("bert"))
+    with torch.no_grad():
+        exact = model(**batch)
+        compute = Compute("bf16", kind, 1)
+        with training_kernels(model, compute), autocast(compute):
+            rounded = model(**batch).float()
+    assert not torch.equal(rounded, exact)
+    torch.testing.assert_close(rounded, exact, atol=5e-2, rtol=5e-2)

@@ -1,0 +1,92 @@
+"""The model in two parts answers as the whole does, in every family; and what trains is never in the lower part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from tests import tiny
+from transferkit.adaptation.prefix import Prefix, find_prefix
+from transferkit.adaptation.strategies import make_strategy
+from transferkit.models.backbones import TextClassifier
+from transferkit.settings import parse_strategy
+
+# ALBERT calls one layer several times, and DeBERTa's answer with more than hidden states.
+WHOLE = {"albert", "deberta"}
+
+
+def adapted(folder: Path, strategy: str, pooling: str = "model") -> TextClassifier:
+    model = tiny.load_model(folder, pooling)
+    make_strategy(parse_strategy(strategy)).apply(model)
+    return model
+
+
+@pytest.mark.parametrize("name", tiny.FAMILIES)
+@pytest.mark.parametrize(
+    ("strategy", "pooling", "expected"),
+    [
+        ("linear-probe", "mean", "pooled"),
+        ("linear-probe", "first", "pooled"),
+        ("linear-probe", "model", "layer 2"),
+        ("partial(layers=1)", "mean", "layer 1"),
+        ("partial(layers=1)", "model", "layer 1"),
+    ],
+)
+def test_the_parts_give_the_logits_and_gradients_of_the_whole(
+    backbone: Callable[[str], Path], name: str, strategy: str, pooling: str, expected: str
+) -> None:
+    model, batch = adapted(backbone(name), strategy, pooling), tiny.make_batch(backbone(name))
+    prefix = find_prefix(model)
+    if name in WHOLE and expected != "pooled":
+        assert prefix is None
+        return
+    assert str(prefix) == expected
+    assert prefix is not None
+    with torch.no_grad():
+        states = prefix.compute(dict(batch))
+    results = []
+    for given in (batch, batch | {"states": states}):
+        model.zero_grad()
+        logits = prefix(dict(given))
+        logits.square().sum().backward()
+        gradients = [p.grad.flatten() for p in model.parameters() if p.requires_grad and p.grad is not None]
+        results.append((logits.detach(), torch.cat(gradients)))
+    for whole, parts in zip(*results, strict=True):
+        torch.testing.assert_close(whole, parts, atol=1e-6, rtol=1e-6)
+
+
+def test_the_layers_below_the_cut_are_not_called(backbone: Callable[[str], Path]) -> None:
+    model, batch = adapted(backbone("bert"), "partial(layers=1)"), tiny.make_batch(backbone("bert"))
+    prefix = find_prefix(model)
+    assert isinstance(prefix, Prefix)
+    states = prefix.compute(dict(batch))
+    called: list[str] = []
+    for name, module in model.named_modules():
+        module.register_forward_hook(lambda *_, name=name: called.append(name))
+    prefix.resume(states, batch)
+    assert any(name.startswith("network.bert.encoder.layer.1.") for name in called)
+    assert not any(name.startswith("network.bert.encoder.layer.0.") for name in called)
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    ["full", "scratch", "bitfit", "lora", "bottleneck", "partial(layers=2)", "partial(patterns=**.LayerNorm.*)"],
+)
+def test_there_is_no_prefix_where_the_first_layer_trains(backbone: Callable[[str], Path], strategy: str) -> None:
+    assert find_prefix(adapted(backbone("bert"), strategy)) is None
+
+
+def test_adapters_in_the_last_layers_leave_the_others_below(backbone: Callable[[str], Path]) -> None:
+    model = adapted(backbone("bert"), "lora(targets=**.layer.1.**.query)")
+    prefix, batch = find_prefix(model), tiny.make_batch(backbone("bert"))
+    assert str(prefix) == "layer 1"
+    assert prefix is not None
+    torch.testing.assert_close(prefix.resume(prefix.compute(dict(batch)), batch), model(**batch))
+
+
+def test_any_other_module_has_none() -> None:
+    assert find_prefix(nn.Linear(2, 2)) is None

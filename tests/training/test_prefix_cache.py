@@ -1,0 +1,171 @@
+"""The prefix cache gives what computing anew gives, and never what belongs to something else."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import torch
+
+from tests import tiny
+from transferkit.adaptation.prefix import Prefix, find_prefix
+from transferkit.adaptation.strategies import make_strategy
+from transferkit.data.batching import FeatureTable, ListColumn
+from transferkit.settings import parse_strategy
+from transferkit.training import prefix_cache
+from transferkit.training.precision import Compute, autocast
+from transferkit.training.prefix_cache import PrefixCache
+from transferkit.training.tracking import Silent
+
+IDENTITY = {"base": "b", "tokenizer": "t", "rows": "r"}
+EXACT = Compute("fp32", "fused", 1)
+STRATEGIES = ["linear-probe", "partial(layers=1)"]
+
+
+class Log(Silent):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.rows = self.extra = 0
+
+    def said(self, message: str) -> None:
+        self.lines.append(message)
+
+    def advanced(self, rows: int) -> None:
+        self.rows += rows
+
+    def extended(self, rows: int) -> None:
+        self.extra += rows
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("TRANSFERKIT_CACHE", str(tmp_path))
+    return tmp_path / "prefix"
+
+
+@pytest.fixture
+def table() -> FeatureTable:
+    random = np.random.default_rng(0)
+    rows = [random.integers(5, 20, random.integers(2, 12)).tolist() for _ in range(13)]
+    return FeatureTable(ListColumn.from_lists(rows), None, np.arange(13) % 3, pad_token_id=0)
+
+
+def make_prefix(folder: Path, strategy: str) -> Prefix:
+    model = tiny.load_model(folder, "mean")
+    make_strategy(parse_strategy(strategy)).apply(model)
+    prefix = find_prefix(model)
+    assert prefix is not None
+    return prefix
+
+
+def logits(prefix: Prefix, table: FeatureTable) -> torch.Tensor:
+    with torch.no_grad():
+        return prefix({k: v for k, v in table.__getitems__([4, 0, 11]).items() if k != "labels"})
+
+
+@pytest.mark.parametrize("mode", ["memory", "disk"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("max_tokens", [1, 30])
+def test_logits_from_kept_states_are_those_without(
+    backbone: Callable[[str], Path], table: FeatureTable, mode: str, strategy: str, max_tokens: int
+) -> None:
+    prefix, log = make_prefix(backbone("bert"), strategy), Log()
+    kept = PrefixCache(mode, 10**9, log).apply(prefix, table, EXACT, max_tokens, IDENTITY)
+    assert kept.states is not None
+    torch.testing.assert_close(logits(prefix, kept), logits(prefix, table), atol=1e-6, rtol=1e-6)
+    assert log.rows == log.extra == len(table)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_states_computed_in_bf16_give_the_logits_of_bf16(
+    backbone: Callable[[str], Path], table: FeatureTable, strategy: str
+) -> None:
+    prefix, compute = make_prefix(backbone("bert"), strategy), Compute("bf16", "fused", 1)
+    kept = PrefixCache("memory", 0, Silent()).apply(prefix, table, compute, 99, IDENTITY)
+    with autocast(compute):
+        from_states, plain = logits(prefix, kept).float(), logits(prefix, table).float()
+    assert not torch.equal(plain, logits(prefix, table))
+    torch.testing.assert_close(from_states, plain, atol=3e-2, rtol=3e-2)
+
+
+def test_a_second_run_reads_what_the_first_computed(
+    backbone: Callable[[str], Path], table: FeatureTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prefix = make_prefix(backbone("bert"), "partial(layers=1)")
+    first = PrefixCache("disk", 10**9, Silent()).apply(prefix, table, EXACT, 30, IDENTITY)
+    monkeypatch.setattr(prefix_cache, "_fill", lambda *_: pytest.fail("computed again"))
+    log = Log()
+    second = PrefixCache("disk", 10**9, log).apply(prefix, table, EXACT, 30, IDENTITY)
+    assert torch.equal(logits(prefix, first), logits(prefix, second))
+    assert "are read from" in log.lines[0]
+
+
+@pytest.mark.parametrize("change", [{"base": "other"}, {"tokenizer": "other"}, {"rows": "other"}])
+def test_states_of_something_else_are_not_served(
+    backbone: Callable[[str], Path], table: FeatureTable, folder: Path, change: dict[str, str]
+) -> None:
+    prefix, cache = make_prefix(backbone("bert"), "linear-probe"), PrefixCache("disk", 10**9, Silent())
+    cache.apply(prefix, table, EXACT, 30, IDENTITY)
+    cache.apply(prefix, table, EXACT, 30, IDENTITY | change)
+    cache.apply(prefix, table, Compute("bf16", "fused", 1), 30, IDENTITY)
+    cache.apply(make_prefix(backbone("bert"), "partial(layers=1)"), table, EXACT, 30, IDENTITY)
+    assert len(list(folder.glob("*.states"))) == len(cache.kept) == 4
+
+
+def test_auto_takes_memory_then_disk_then_nothing(
+    backbone: Callable[[str], Path], table: FeatureTable, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prefix = make_prefix(backbone("bert"), "linear-probe")
+    assert PrefixCache("auto", 0, Silent()).apply(prefix, table, EXACT, 30, IDENTITY).states is not None
+    assert not folder.exists()
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: type("Memory", (), {"available": 0}))
+    assert PrefixCache("auto", 10**9, Silent()).apply(prefix, table, EXACT, 30, IDENTITY).states is not None
+    assert len(list(folder.glob("*.states"))) == 1
+    log = Log()
+    assert PrefixCache("auto", 10, log).apply(prefix, table, EXACT, 30, IDENTITY | {"rows": "2"}).states is None
+    assert log.lines == [
+        "No prefix cache: the states of the frozen layers take 1.66\xa0kB, more than a quarter of the free memory and "
+        "than training.prefix_cache_gigabytes."
+    ]
+
+
+def test_a_full_disk_means_no_cache_and_a_warning(
+    backbone: Callable[[str], Path], table: FeatureTable, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    prefix, log = make_prefix(backbone("bert"), "linear-probe"), Log()
+    assert PrefixCache("disk", 10**9, log).apply(prefix, table, EXACT, 30, IDENTITY) is table
+    assert log.lines == [f"Warning: no prefix cache, as {folder} cannot take it: No space left on device."]
+    assert list(folder.iterdir()) == []
+
+
+def test_a_stop_while_it_is_written_leaves_nothing(
+    backbone: Callable[[str], Path], table: FeatureTable, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(prefix_cache, "_fill", stop)
+    with pytest.raises(KeyboardInterrupt):
+        PrefixCache("disk", 10**9, Silent()).apply(make_prefix(backbone("bert"), "linear-probe"), table, EXACT, 30, {})
+    assert list(folder.iterdir()) == []
+
+
+def test_the_oldest_files_make_room(backbone: Callable[[str], Path], table: FeatureTable, folder: Path) -> None:
+    prefix = make_prefix(backbone("bert"), "linear-probe")
+    size = 13 * 32 * 4
+    for number in range(3):
+        PrefixCache("disk", 2 * size, Silent()).apply(prefix, table, EXACT, 30, {"rows": str(number)})
+        for age, file in enumerate(sorted(folder.iterdir(), key=lambda f: f.stat().st_mtime, reverse=True)):
+            os.utime(file, (1e9 - age, 1e9 - age))
+    assert len(list(folder.iterdir())) == 2
