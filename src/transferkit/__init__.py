@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from transferkit.adaptation.unfreezing import Scratch as Scratch
     from transferkit.api import compare as compare
     from transferkit.api import evaluate as evaluate
-    from transferkit.api import load as load
     from transferkit.api import report as report
     from transferkit.api import train as train
     from transferkit.config import CompareConfig as CompareConfig
     from transferkit.config import DataConfig as DataConfig
     from transferkit.config import RunConfig as RunConfig
     from transferkit.errors import TransferKitError as TransferKitError
+    from transferkit.inference.predictor import load as load
 
 __version__ = "0.1.0"
 
@@ -31,13 +31,13 @@ __version__ = "0.1.0"
 _HOMES = {
     "compare": "api",
     "evaluate": "api",
-    "load": "api",
     "report": "api",
     "train": "api",
     "CompareConfig": "config",
     "DataConfig": "config",
     "RunConfig": "config",
     "TransferKitError": "errors",
+    "load": "inference.predictor",
     "disabled": "adaptation.adapters",
     "merge": "adaptation.adapters",
     "BitFit": "adaptation.unfreezing",

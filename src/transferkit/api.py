@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 from transferkit import run_folder
 from transferkit.comparison import conclusion, grid
@@ -11,7 +10,7 @@ from transferkit.config import CompareConfig, DataConfig, RunConfig
 from transferkit.errors import RunError, TransferKitError
 from transferkit.evaluation.results import Comparison, RunResult, Scores
 from transferkit.inference.evaluation import evaluate as evaluate_predictor
-from transferkit.inference.predictor import Predictor
+from transferkit.inference.predictor import load
 from transferkit.pipeline import prepare_job, rows_to_process, run_one
 from transferkit.report import page
 from transferkit.training.tracking import Listener, Silent, read_epochs
@@ -59,14 +58,6 @@ def compare(
         if (folder / run_folder.COMPARISON_FILE).is_file():
             report(folder)
     return comparison
-
-
-def load(run: str | Path, *, precision: Literal["auto", "fp32", "bf16"] = "auto") -> Predictor:
-    """Load a run for prediction; of a comparison, the run that it recommends.
-
-    `precision` auto is bf16 where the processor multiplies in it; fp32 gives the logits that training ended with.
-    """
-    return Predictor.load(run, precision)
 
 
 def evaluate(run: str | Path, data: DataConfig, *, listener: Listener | None = None) -> Scores:

@@ -226,10 +226,10 @@ def report(folder: Path) -> None:
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The folder to write.")
 def export(run: Path, form: str, out: Path) -> None:
     """Write a run in the format of another library."""
-    from transferkit import api
     from transferkit.inference.export import FORMATS
+    from transferkit.inference.predictor import load
 
-    FORMATS[form](api.load(run), out)
+    FORMATS[form](load(run), out)
     click.echo(out)
 
 

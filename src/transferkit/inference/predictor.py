@@ -57,7 +57,7 @@ class Predictor:
     """
 
     def __init__(self, folder: Path, record: run_folder.RunRecord, precision: Precision) -> None:
-        """Use `Predictor.load`."""
+        """Use `load`."""
         self.folder = folder
         self.record = record
         self.precision: Precision = precision
@@ -65,28 +65,6 @@ class Predictor:
         if self._lean is None:
             # What is wrong with a run is said when it is loaded.
             _ = self.tokenizer, self.model
-
-    @classmethod
-    def load(cls, path: str | Path, precision: Literal["auto", "fp32", "bf16"] = "auto") -> Predictor:
-        """Load the run in the folder `path`, or the one that a comparison there recommends.
-
-        Args:
-            path: the folder.
-            precision: of the answers. `auto` is bf16 on a processor that multiplies in it, which is faster and moves
-                probabilities by about a percent at most; `fp32` gives the logits that training ended with.
-
-        Raises:
-            RunError: there is no run that was trained to an end.
-            BackboneError: the run keeps a capsule only, and its base is not to be had.
-            AdaptationError: the base is not the one the capsule was made on.
-        """
-        folder = run_folder.resolve(path)
-        record = run_folder.read_record(folder)
-        if not (folder / "model").is_dir():
-            raise RunError(f"The run in {folder} stopped before it had a model; train it again with --overwrite.")
-        if precision == "auto":
-            precision = "bf16" if has_native_bf16() else "fp32"
-        return cls(folder, record, precision)
 
     @cached_property
     def tokenizer(self) -> TextTokenizer:
@@ -112,6 +90,11 @@ class Predictor:
             return LeanClassifier(self.folder, self.record, base, self.precision)
         except NotLeanError:
             return None
+
+    @property
+    def is_lean(self) -> bool:
+        """Whether it answers from the inference form of the model."""
+        return self._lean is not None
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -155,6 +138,28 @@ class Predictor:
         if not all(part.strip() for part in row):
             raise DataError("The text is empty; there is nothing to predict from.")
         return row
+
+
+def load(run: str | Path, *, precision: Literal["auto", "fp32", "bf16"] = "auto") -> Predictor:
+    """Load a run for prediction; of a comparison, the run that it recommends.
+
+    Args:
+        run: the folder.
+        precision: of the answers. `auto` is bf16 on a processor that multiplies in it, which is faster and moves
+            probabilities by about a percent at most; `fp32` gives the logits that training ended with.
+
+    Raises:
+        RunError: there is no run that was trained to an end.
+        BackboneError: the run keeps a capsule only, and its base is not to be had.
+        AdaptationError: the base is not the one the capsule was made on.
+    """
+    folder = run_folder.resolve(run)
+    record = run_folder.read_record(folder)
+    if not (folder / "model").is_dir():
+        raise RunError(f"The run in {folder} stopped before it had a model; train it again with --overwrite.")
+    if precision == "auto":
+        precision = "bf16" if has_native_bf16() else "fp32"
+    return Predictor(folder, record, precision)
 
 
 def _load_model(folder: Path, record: run_folder.RunRecord, tokenizer: TextTokenizer) -> TextClassifier:
