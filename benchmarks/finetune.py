@@ -1,0 +1,107 @@
+"""Training with one strategy on paraphrase pairs: TransferKit beside Trainer, and PEFT where it has the strategy."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from statistics import median
+
+from benchmarks import data, flops, harness
+from benchmarks.harness import OURS, PEER, PEER_BF16, Attempt, Benchmark
+from benchmarks.peer import DIFFERENCES, train_peer
+from benchmarks.recipe import STRATEGIES, Recipe, of_strategy, train_ours
+from transferkit.environment import quiet_libraries
+
+EPOCHS = {"linear-probe": 10, "partial": 5}
+TARGETS = {
+    "lora": {PEER: 4.0, PEER_BF16: 2.0},
+    "full": {PEER: 2.5},
+    "bottleneck": {PEER: 3.5},
+    "linear-probe": {PEER: 25.0},
+    "partial": {PEER: 5.0},
+}
+
+
+def ours(recipe: Recipe, splits: data.Splits, seed: int) -> Attempt:
+    """Seconds of training with its validation, as the run itself reports them."""
+
+    def work() -> tuple[float | None, harness.Answers | None]:
+        result, answers = train_ours(recipe, splits, seed)
+        return result.train_seconds, answers
+
+    return harness.measured(work)
+
+
+def peer(recipe: Recipe, splits: data.Splits, bf16: bool, seed: int) -> Attempt:
+    """Seconds of `trainer.train()`."""
+
+    def work() -> tuple[float | None, harness.Answers | None]:
+        outcome = train_peer(recipe, splits, seed, bf16)
+        return outcome.seconds, outcome.answers
+
+    return harness.measured(work)
+
+
+def sides(recipe: Recipe, splits: data.Splits, peers: list[str]) -> dict[str, Callable[[int], Attempt]]:
+    """What takes turns; the number of a pair is its seed, so quality is the mean over seeds."""
+    chosen = {name: partial(peer, recipe, splits, name == PEER_BF16) for name in peers}
+    return {OURS: partial(ours, recipe, splits), **chosen}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure one strategy."""
+    options = parse(arguments)
+    quiet_libraries()
+    recipe = of_strategy(options.strategy, options.epochs or EPOCHS.get(options.strategy, 3), options.last_layers)
+    splits = data.mrpc(options.rows, test=options.test_rows)
+    harness.say("once on a few rows, untimed: libraries load and kernels are chosen")
+    for side in sides(replace(recipe, epochs=1), data.mrpc(16, validation=8, test=8), options.peers).values():
+        side(0)
+    attempts = harness.alternate(options.pairs, sides(recipe, splits, options.peers))
+    work = {
+        "data": splits.name,
+        "backbone": "minilm",
+        "strategy": recipe.spec.label,
+        "rows": len(splits.train),
+        "validation_rows": len(splits.validation),
+        "test_rows": len(splits.test),
+        "epochs": recipe.epochs,
+        "batch": recipe.batch_size,
+        "max_length": 256,
+        "learning_rate": recipe.learning_rate,
+        "warmup_steps": recipe.warmup_steps(len(splits.train)),
+        "weight_decay": recipe.weight_decay,
+        "pairs": options.pairs,
+    }
+    benchmark = Benchmark(
+        name="finetune",
+        variant=options.strategy,
+        work=work,
+        differences=DIFFERENCES,
+        rows=len(splits.train) * recipe.epochs,
+        targets=TARGETS.get(options.strategy, {}),
+        truth=splits.truth(),
+        new_seeds=True,
+    )
+    result = harness.summarise(benchmark, attempts)
+    seconds = median(attempt.seconds for attempt in attempts[OURS])
+    result[OURS]["share_of_peak"] = flops.share_of_peak(recipe, splits, seconds)
+    harness.write(result, options.out)
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The options of the script."""
+    parser = harness.arguments(__doc__)
+    parser.add_argument("--strategy", choices=STRATEGIES, default="lora", help="what trains")
+    parser.add_argument("--last-layers", type=int, default=2, help="that train under partial")
+    parser.add_argument("--rows", type=int, default=400, help="of training")
+    parser.add_argument("--test-rows", type=int, default=400, help="that quality is measured on")
+    parser.add_argument("--epochs", type=int, help="3 unless said; linear-probe 10, partial 5")
+    harness.peers_option(parser, default="fp32,bf16")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,231 @@
+"""Both sides in turn, what came of it as numbers, and the file they are written to."""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import gc
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from transferkit.environment import PeakMemory, describe
+from transferkit.evaluation.statistics import combine_p, mcnemar_p, mean_interval
+
+SCHEMA = "transferkit/benchmark/1"
+RESULTS = Path(__file__).parent / "results"
+OURS, PEER, PEER_BF16 = "transferkit", "peer", "peer_bf16"
+# The suffix of the fields of a column: the peer in fp32 is the main one.
+SUFFIXES = {PEER: "", PEER_BF16: "_bf16"}
+
+Answers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One side's work, once.
+
+    Attributes:
+        seconds: of the part that is compared.
+        total_seconds: of everything around it too, so that cost moved out of that part still shows.
+        peak_memory_bytes: the most resident memory of the process meanwhile, what was there before included.
+        answers: predicted classes by number, [runs, test rows]; None where nothing was predicted.
+    """
+
+    seconds: float
+    total_seconds: float
+    peak_memory_bytes: int
+    answers: Answers | None = None
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What was measured, apart from the numbers.
+
+    Attributes:
+        rows: that one attempt puts through; for training, rows times epochs.
+        truth: classes of the test rows by number, [test rows]; None where nothing is predicted.
+        targets: the least ratio that is wanted, by peer.
+        new_seeds: whether every pair has a seed of its own; else all pairs repeat the same answers.
+    """
+
+    name: str
+    variant: str
+    work: dict[str, Any]
+    differences: list[str]
+    rows: int
+    targets: Mapping[str, float]
+    truth: Answers | None = None
+    new_seeds: bool = False
+
+
+def arguments(description: str | None, pairs: int | None = 5) -> argparse.ArgumentParser:
+    """A parser with the options that the scripts share."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the JSON file")
+    if pairs is not None:
+        parser.add_argument("--pairs", type=int, default=pairs, help="times that the sides take turns")
+    return parser
+
+
+def peers_option(parser: argparse.ArgumentParser, default: str) -> None:
+    """Add --peers: by their precision, as the names of their columns."""
+    names = {"fp32": PEER, "bf16": PEER_BF16}
+
+    def read(text: str) -> list[str]:
+        unknown = [part for part in text.split(",") if part not in names]
+        if unknown:
+            raise argparse.ArgumentTypeError(f"there is no peer {unknown[0]!r}; choose from {', '.join(names)}")
+        return [names[part] for part in text.split(",")]
+
+    parser.add_argument("--peers", type=read, default=default, help="fp32, bf16 or both with a comma between")
+
+
+def say(text: str) -> None:
+    """A line of progress; standard output is for the JSON alone."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def measured(work: Callable[[], tuple[float | None, Answers | None]]) -> Attempt:
+    """Run `work`, which returns the seconds of the part that counts (None: all of it) and its answers."""
+    release_memory()
+    with PeakMemory() as memory:
+        start = time.perf_counter()
+        seconds, answers = work()
+        total = time.perf_counter() - start
+    return Attempt(total if seconds is None else seconds, total, memory.bytes, answers)
+
+
+def release_memory() -> None:
+    """Give what the other side left behind back to the system, as far as the C library knows how."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
+
+
+def alternate(pairs: int, sides: Mapping[str, Callable[[int], Attempt]]) -> dict[str, list[Attempt]]:
+    """Call every side once a pair with the number of the pair; who begins changes from pair to pair.
+
+    A machine that slows down or warms up in the course of the job so does it to all sides alike.
+    """
+    attempts: dict[str, list[Attempt]] = {name: [] for name in sides}
+    names = list(sides)
+    for pair in range(pairs):
+        first = pair % len(names)
+        for name in [*names[first:], *names[:first]]:
+            attempt = sides[name](pair)
+            attempts[name].append(attempt)
+            say(f"pair {pair + 1} of {pairs}: {name} {attempt.seconds:.3f} s")
+    return attempts
+
+
+def summarise(benchmark: Benchmark, attempts: Mapping[str, Sequence[Attempt]]) -> dict[str, Any]:
+    """The contents of the JSON file."""
+    import torch
+
+    result: dict[str, Any] = {
+        "schema": SCHEMA,
+        "name": benchmark.name,
+        "variant": benchmark.variant,
+        "work": benchmark.work,
+        "differences": benchmark.differences,
+    }
+    for peer, suffix in SUFFIXES.items():
+        if peer in attempts or peer == PEER:
+            result |= _ratios(attempts[OURS], attempts.get(peer), benchmark.targets.get(peer), suffix)
+    for side in (OURS, PEER, PEER_BF16):
+        if side in attempts:
+            result[side] = _side(benchmark, attempts[side])
+    for peer, suffix in SUFFIXES.items():
+        if peer in attempts:
+            result[f"paired{suffix}"] = _paired(benchmark, attempts[OURS], attempts[peer])
+    return result | {"environment": describe(), "threads": torch.get_num_threads(), "date": today()}
+
+
+def today() -> str:
+    """UTC, ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def write(result: Mapping[str, Any], folder: Path) -> Path:
+    """Print the result and write it to `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{result['name']}-{result['variant']}.json"
+    text = json.dumps(result, indent=2, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8")
+    print(text)
+    say(f"written to {path.name}")
+    return path
+
+
+def quality(truth: Answers, answers: Answers) -> dict[str, Any]:
+    """Accuracy over all runs with its interval, and the F1 of the last class.
+
+    Args:
+        truth: [rows].
+        answers: [runs, rows].
+    """
+    right = answers == truth
+    last = truth.max()
+    hits = int(((answers == last) & (truth == last)).sum())
+    named = int((answers == last).sum()) + int((truth == last).sum()) * len(answers)
+    return {
+        "accuracy": float(right.mean()),
+        "accuracy_interval": list(mean_interval(right.T)),
+        "f1": 2 * hits / named,
+    }
+
+
+def paired(truth: Answers, ours: Answers, theirs: Answers) -> dict[str, float]:
+    """McNemar's test run by run, put together, and our accuracy less theirs; all answers [runs, rows]."""
+    right, other = ours == truth, theirs == truth
+    p = combine_p([mcnemar_p(a, b) for a, b in zip(right, other, strict=True)])
+    return {"mcnemar_p": p, "difference": float(right.mean() - other.mean())}
+
+
+def _ratios(
+    ours: Sequence[Attempt], theirs: Sequence[Attempt] | None, target: float | None, suffix: str
+) -> dict[str, Any]:
+    """Their seconds over ours, pair by pair."""
+    ratios = [b.seconds / a.seconds for a, b in zip(ours, theirs or ours, strict=True)]
+    return {
+        f"target{suffix}": target,
+        f"ratio{suffix}_median": median(ratios) if theirs else None,
+        f"ratio{suffix}_min": min(ratios) if theirs else None,
+        f"ratio{suffix}_max": max(ratios) if theirs else None,
+    }
+
+
+def _side(benchmark: Benchmark, attempts: Sequence[Attempt]) -> dict[str, Any]:
+    seconds = [attempt.seconds for attempt in attempts]
+    answers = _answers(benchmark, attempts)
+    return {
+        "seconds": seconds,
+        "median": median(seconds),
+        "total_seconds": [attempt.total_seconds for attempt in attempts],
+        "rows_per_second": benchmark.rows / median(seconds),
+        "peak_memory_bytes": max(attempt.peak_memory_bytes for attempt in attempts),
+        "quality": None if answers is None or benchmark.truth is None else quality(benchmark.truth, answers),
+    }
+
+
+def _paired(benchmark: Benchmark, ours: Sequence[Attempt], theirs: Sequence[Attempt]) -> dict[str, float] | None:
+    a, b = _answers(benchmark, ours), _answers(benchmark, theirs)
+    return None if a is None or b is None or benchmark.truth is None else paired(benchmark.truth, a, b)
+
+
+def _answers(benchmark: Benchmark, attempts: Sequence[Attempt]) -> Answers | None:
+    """[runs, rows]; attempts that repeat each other count once."""
+    kept = attempts if benchmark.new_seeds else attempts[:1]
+    found = [attempt.answers for attempt in kept if attempt.answers is not None]
+    return np.concatenate(found) if found else None

@@ -1,0 +1,177 @@
+"""The Markdown of `benchmarks/results/*.json`, written between the marks of a page or printed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.data import ROOT
+from benchmarks.harness import OURS, PEER, PEER_BF16, RESULTS, SCHEMA
+
+PAGE = ROOT / "docs" / "reference" / "benchmarks.md"
+DASH = "\N{EN DASH}"
+START, END = "<!-- results:start -->", "<!-- results:end -->"
+PEER_NAMES = {
+    "finetune": "Trainer + PEFT",
+    "grid": "Trainer + PEFT",
+    "inference": "pipeline",
+    "latency": "pipeline",
+    "cold_start": "pipeline",
+}
+# Of what a page's reader wants to know about the work; the rest stands in the JSON.
+SHOWN = {"data": "{}", "rows": "{:,} rows", "epochs": "{} epochs", "batch": "batch {}", "peer_batch": "peer batch {}"}
+HEADINGS = (
+    "Benchmark", "Work", "Peer", f"Times as fast (min {DASH} max)", "Target", "Against bf16 peer", "Target",
+    "Accuracy: ours / peer", "Peak memory: ours / peer", "Where",
+)  # fmt: skip
+PACKAGES = ("transferkit", "torch", "transformers", "peft")
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    """All results in the folder, by file name."""
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+    return [result for result in found if result.get("schema") == SCHEMA]
+
+
+def render(results: Iterable[Mapping[str, Any]]) -> str:
+    """The tables, and below them where each row was measured."""
+    results = list(results)
+    places: list[str] = []
+    compared = [row(result, _place(result, places)) for result in results if OURS in result]
+    grown = [line for result in results if "stages" in result for line in scale_rows(result, _place(result, places))]
+    started = [line for result in results for line in start_rows(result)]
+    parts = [
+        table(HEADINGS, compared),
+        table(("Scale", "Rows", "Seconds a row, fitted", "Off the line", "Bytes a row", "Where"), grown),
+        table(("Start", "Seconds", "Target"), started),
+        "\n".join(f"{number}. {place}" for number, place in enumerate(places, start=1)),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def row(result: Mapping[str, Any], place: int) -> list[str]:
+    """One benchmark with a peer."""
+    work = result["work"]
+    ours, peer = result[OURS], result.get(PEER) or result.get(PEER_BF16)
+    return [
+        f"{result['name']} {result['variant']}",
+        ", ".join(form.format(work[key]) for key, form in SHOWN.items() if key in work),
+        PEER_NAMES.get(result["name"], DASH),
+        _ratio(result, ""),
+        _number(result.get("target")),
+        _ratio(result, "_bf16"),
+        _number(result.get("target_bf16")),
+        f"{_accuracy(ours)} / {_accuracy(peer)}",
+        f"{_megabytes(ours['peak_memory_bytes'])} / {_megabytes(peer['peak_memory_bytes'] if peer else None)}",
+        str(place),
+    ]
+
+
+def scale_rows(result: Mapping[str, Any], place: int) -> list[list[str]]:
+    """One row for each stage."""
+    sizes = result["work"]["sizes"]
+    lines = []
+    for stage, found in result["stages"].items():
+        deviation = found["seconds_growth"]["max_deviation"]
+        lines.append(
+            [
+                stage,
+                f"{min(sizes):,} {DASH} {max(sizes):,}",
+                f"{found['seconds_growth']['slope']:.2e}",
+                DASH if deviation is None else f"{100 * deviation:.0f} %",
+                f"{found['bytes_per_row']:,.0f}",
+                str(place),
+            ]
+        )
+    return lines
+
+
+def start_rows(result: Mapping[str, Any]) -> list[list[str]]:
+    """The starts that have a target in seconds."""
+    return [
+        [f"`{name}`", f"{found['median']:.2f}", f"{found['target_seconds']:g}"]
+        for name, found in result.get("small_starts", {}).items()
+    ]
+
+
+def table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Markdown; empty without rows."""
+    lines = [" | ".join(cells) for cells in rows]
+    if not lines:
+        return ""
+    names = list(headings)
+    return "\n".join(f"| {line} |" for line in [" | ".join(names), " | ".join("---" for _ in names), *lines])
+
+
+def replace_block(page: str, block: str) -> str:
+    """`page` with `block` between its marks.
+
+    Raises:
+        SystemExit: the marks are not both there, in this order.
+    """
+    before, start, rest = page.partition(START)
+    _, end, after = rest.partition(END)
+    if not start or not end:
+        raise SystemExit(f"The page has no block from {START} to {END}; put both marks where the tables belong.")
+    return f"{before}{START}\n{block}\n{END}{after}"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Write or print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("page", nargs="?", type=Path, default=PAGE, help="the page with the marks")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON files")
+    parser.add_argument("--print", action="store_true", help="print instead of writing")
+    options = parser.parse_args(arguments)
+    results = read(options.results)
+    if not results:
+        raise SystemExit(f"There are no results in {options.results}; run a benchmark first.")
+    block = render(results)
+    if options.print:
+        print(block)
+        return
+    if not options.page.is_file():
+        raise SystemExit(f"There is no page {options.page}; name one with the marks {START} and {END}.")
+    options.page.write_text(replace_block(options.page.read_text(encoding="utf-8"), block), encoding="utf-8")
+
+
+def _place(result: Mapping[str, Any], places: list[str]) -> int:
+    """The number of the machine, the versions and the day of a result, new where no other has the same."""
+    environment = result["environment"]
+    packages = environment["packages"]
+    versions = ", ".join(f"{name} {packages[name]}" for name in PACKAGES if packages.get(name))
+    threads = f"{result['threads']} thread{'s' if result['threads'] != 1 else ''}"
+    place = f"{environment['processor']}, {environment['cores']} cores, {threads}; {versions}; {result['date'][:10]}"
+    if place not in places:
+        places.append(place)
+    return places.index(place) + 1
+
+
+def _ratio(result: Mapping[str, Any], suffix: str) -> str:
+    middle = result.get(f"ratio{suffix}_median")
+    if middle is None:
+        return DASH
+    return f"{middle:.2f} ({result[f'ratio{suffix}_min']:.2f} {DASH} {result[f'ratio{suffix}_max']:.2f})"
+
+
+def _number(value: float | None) -> str:
+    return DASH if value is None else f"{value:.3g}"
+
+
+def _accuracy(side: Mapping[str, Any] | None) -> str:
+    quality = side.get("quality") if side else None
+    if not quality:
+        return DASH
+    low, high = quality["accuracy_interval"]
+    return f"{100 * quality['accuracy']:.1f} % ({100 * low:.1f} {DASH} {100 * high:.1f})"
+
+
+def _megabytes(size: int | None) -> str:
+    return DASH if size is None else f"{size / 1e6:,.0f} MB"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""One trained model in both forms: a run of TransferKit, and its export behind transformers' pipeline."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import transferkit
+from benchmarks.data import ROOT, Splits
+from benchmarks.harness import say
+from benchmarks.recipe import MAX_LENGTH, of_strategy
+
+# Enough to have a model that answers differently from row to row; how good it is does not change its speed.
+TRAINING_ROWS = 64
+DIFFERENCES = [
+    "Both sides answer with the same weights in fp32; the peer's are the run's, exported by `transferkit export`.",
+    "The peer runs its batches in the order of the list; TransferKit may order rows by length.",
+    "Both sides share a process: a peak of memory holds the libraries and both models.",
+]
+
+
+@dataclass(frozen=True)
+class Served:
+    """The run folder and the folder that it was exported to."""
+
+    run: Path
+    exported: Path
+
+    def pipeline(self) -> Any:
+        """transformers' pipeline on the exported folder."""
+        from transformers import pipeline
+
+        return pipeline("text-classification", model=str(self.exported), device="cpu")
+
+
+@contextmanager
+def trained(splits: Splits) -> Iterator[Served]:
+    """Train the family's own classifier quickly and export it, in a temporary folder."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        recipe = of_strategy("full", epochs=1)
+        settings = recipe.shared(splits.write(folder))
+        settings["backbone"]["head_pooling"] = "model"
+        settings["data"] |= {"train_size": TRAINING_ROWS, "test_size": min(TRAINING_ROWS, len(splits.test))}
+        say("training and exporting the model that both sides serve")
+        transferkit.train(transferkit.RunConfig.model_validate(settings | {"strategy": recipe.spec}), folder / "run")
+        served = Served(folder / "run", folder / "exported")
+        command = [sys.executable, "-m", "transferkit", "export", str(served.run), "--to", "transformers"]
+        subprocess.run([*command, "--out", str(served.exported)], check=True, stdout=subprocess.DEVNULL, cwd=ROOT)
+        yield served
+
+
+def as_pipeline_input(texts: tuple[str, ...]) -> str | dict[str, str]:
+    """One row as the pipeline takes it."""
+    return texts[0] if len(texts) == 1 else {"text": texts[0], "text_pair": texts[1]}
+
+
+def call(pipe: Any, rows: list[str | dict[str, str]], batch_size: int) -> list[dict[str, float]]:
+    """Probabilities by label for each row."""
+    answers = pipe(rows, top_k=None, truncation=True, max_length=MAX_LENGTH, batch_size=batch_size)
+    return [{score["label"]: score["score"] for score in scores} for scores in answers]

@@ -1,0 +1,50 @@
+"""A whole benchmark at the smallest size, with the real libraries on both sides."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import data, peer, recipe
+
+# What TransferKit reports of its side, most of it in the README's table; backbone minilm, two classes.
+TRAINABLE = {
+    "scratch": 22_566_146,
+    "linear-probe": 770,
+    "partial": 3_549_698,
+    "bitfit": 26_498,
+    # Query, value: 6 layers x 2 x (384 + 384) x 8.
+    "lora": 6 * 2 * 768 * 8 + 770,
+    "bottleneck": 565_538,
+    "full": 22_566_146,
+}
+
+
+@pytest.mark.slow
+def test_finetune_writes_every_field(tmp_path: Path) -> None:
+    if not data.DATA.is_dir() and "CI" not in os.environ:
+        pytest.skip(f"{data.DATA} with the MRPC files is not on this machine; set TRANSFERKIT_DATA")
+    options = "--strategy linear-probe --rows 32 --test-rows 16 --epochs 1 --pairs 1 --peers fp32 --out"
+    command = [sys.executable, "-m", "benchmarks.finetune", *options.split(), str(tmp_path)]
+    answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=data.ROOT)
+    result = json.loads(answer.stdout)
+    assert result == json.loads((tmp_path / "finetune-linear-probe.json").read_text(encoding="utf-8"))
+    assert result["ratio_median"] > 0
+    assert result["target"] == 25
+    for side in ("transferkit", "peer"):
+        assert 0 <= result[side]["quality"]["accuracy"] <= 1
+        assert result[side]["peak_memory_bytes"] > 1e8
+    assert result["transferkit"]["share_of_peak"]["share"] > 0
+
+
+# PEFT asks the model by a name that transformers has deprecated.
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+@pytest.mark.parametrize("strategy", list(TRAINABLE))
+def test_the_peer_trains_as_many_parameters(quiet_libraries: None, strategy: str) -> None:
+    model = peer.build(recipe.of_strategy(strategy, epochs=1), classes=2)
+    assert sum(p.numel() for p in model.parameters() if p.requires_grad) == TRAINABLE[strategy]

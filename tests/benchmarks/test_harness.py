@@ -1,0 +1,125 @@
+"""The arithmetic of the benchmarks: ratios, quality, growth."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import data, flops, harness, recipe, scale
+
+OURS, PEER, PEER_BF16 = harness.OURS, harness.PEER, harness.PEER_BF16
+TRUTH = np.array([0, 0, 1, 1])
+
+
+def attempt(seconds: float, answers: list[int] | None = None) -> harness.Attempt:
+    return harness.Attempt(seconds, seconds + 1, int(1000 * seconds), None if answers is None else np.array([answers]))
+
+
+def benchmark(new_seeds: bool = False) -> harness.Benchmark:
+    return harness.Benchmark("some", "kind", {"rows": 4}, [], 8, {PEER: 3.0}, TRUTH, new_seeds)
+
+
+def test_ratios_are_pair_by_pair_and_theirs_over_ours() -> None:
+    attempts = {
+        OURS: [attempt(1.0), attempt(2.0), attempt(4.0)],
+        PEER: [attempt(4.0), attempt(4.0), attempt(4.0)],
+        PEER_BF16: [attempt(2.0), attempt(2.0), attempt(2.0)],
+    }
+    result = harness.summarise(benchmark(), attempts)
+    assert (result["ratio_median"], result["ratio_min"], result["ratio_max"]) == (2.0, 1.0, 4.0)
+    assert (result["ratio_bf16_median"], result["target_bf16"]) == (1.0, None)
+    assert (result["target"], result[OURS]["median"], result[OURS]["rows_per_second"]) == (3.0, 2.0, 4.0)
+    assert result[PEER]["peak_memory_bytes"] == 4000
+    assert result[OURS]["total_seconds"] == [2.0, 3.0, 5.0]
+    assert result[OURS]["quality"] is None
+    assert result["paired"] is None
+
+
+def test_without_the_peer_in_fp32_its_column_is_empty() -> None:
+    result = harness.summarise(benchmark(), {OURS: [attempt(1.0)], PEER_BF16: [attempt(2.0)]})
+    assert result["ratio_median"] is None
+    assert result["ratio_bf16_median"] == 2.0
+    assert PEER not in result
+
+
+def test_quality_counts_repeated_answers_once_and_new_seeds_each() -> None:
+    attempts = {
+        OURS: [attempt(1.0, [0, 0, 1, 1]), attempt(1.0, [0, 0, 1, 0])],
+        PEER: [attempt(1.0, [0, 1, 1, 1]), attempt(1.0, [0, 1, 1, 1])],
+    }
+    once, each = harness.summarise(benchmark(), attempts), harness.summarise(benchmark(new_seeds=True), attempts)
+    assert (once[OURS]["quality"]["accuracy"], each[OURS]["quality"]["accuracy"]) == (1.0, 0.875)
+    assert once["paired"] == {"mcnemar_p": 1.0, "difference": 0.25}
+    assert each["paired"]["difference"] == 0.125
+    low, high = each[OURS]["quality"]["accuracy_interval"]
+    assert low <= 0.875 <= high
+
+
+def test_f1_is_that_of_the_last_class() -> None:
+    # Over two runs: three of four found, and one named in vain.
+    answers = np.array([[0, 1, 1, 1], [0, 0, 1, 0]])
+    assert harness.quality(TRUTH, answers)["f1"] == pytest.approx(0.75)
+
+
+def test_the_sides_take_turns_to_begin(capsys: pytest.CaptureFixture[str]) -> None:
+    order: list[str] = []
+
+    def side(name: str) -> harness.Attempt:
+        order.append(name)
+        return attempt(1.0)
+
+    harness.alternate(3, {OURS: lambda _: side("a"), PEER: lambda _: side("b")})
+    assert order == ["a", "b", "b", "a", "a", "b"]
+    assert capsys.readouterr().out == ""
+
+
+def test_the_result_is_printed_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = harness.summarise(benchmark(), {OURS: [attempt(1.0, [0] * 4)], PEER: [attempt(2.0, [1] * 4)]})
+    path = harness.write(result, tmp_path / "results")
+    assert path.name == "some-kind.json"
+    assert json.loads(capsys.readouterr().out) == json.loads(path.read_text(encoding="utf-8"))
+    assert result["schema"] == "transferkit/benchmark/1"
+
+
+def test_a_constant_cost_is_no_deviation_from_growth_in_proportion() -> None:
+    sizes = [1000, 4000, 16000]
+    straight = scale.growth(sizes, [5 + 0.01 * size for size in sizes])
+    assert straight["slope"] == pytest.approx(0.01)
+    assert straight["constant"] == pytest.approx(5)
+    assert straight["max_deviation"] == pytest.approx(0, abs=1e-9)
+    bent = scale.growth(sizes, [size**2 for size in sizes])
+    assert bent["max_deviation"] is not None
+    assert bent["max_deviation"] > 0.5
+    assert scale.growth(sizes[:2], [1.0, 2.0])["max_deviation"] is None
+
+
+def test_a_sample_keeps_the_shares_of_the_classes() -> None:
+    rows = data.Rows([(str(number),) for number in range(100)], ["a"] * 70 + ["b"] * 30)
+    sample = rows.sample(20)
+    assert (sample.labels.count("a"), sample.labels.count("b")) == (14, 6)
+    assert len(set(sample.texts)) == 20
+    assert len(rows.without([sample])) == 80
+
+
+def test_the_backward_pass_costs_what_trains() -> None:
+    factors = {
+        name: flops.backward_factors(recipe.of_strategy(name, 1, last_layers=2), 6)
+        for name in ("linear-probe", "partial", "lora", "full")
+    }
+    assert factors == {
+        "linear-probe": [0] * 6,
+        "partial": [0, 0, 0, 0, 2, 2],
+        "lora": [1] * 6,
+        "full": [2] * 6,
+    }
+
+
+def test_flops_of_one_row_by_hand() -> None:
+    one = data.Rows([("film",)], ["a"])
+    splits = data.Splits("one", one, one, one)
+    # [CLS] film [SEP]: three tokens through six layers, 384 wide with 1,536 inside.
+    forward = 6 * (2 * (4 * 384**2 + 2 * 384 * 1536) * 3 + 4 * 3**2 * 384)
+    assert flops.training_flops(recipe.of_strategy("full", 2), splits) == 2 * (3 * forward + forward)

@@ -1,0 +1,91 @@
+"""The page of results from files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import results_table
+
+DASH = results_table.DASH
+
+
+def fake(**changes: Any) -> dict[str, Any]:
+    side = {"median": 1.0, "peak_memory_bytes": 900_000_000, "quality": None}
+    quality = {"accuracy": 0.81, "accuracy_interval": [0.7, 0.9], "f1": 0.86}
+    return {
+        "schema": "transferkit/benchmark/1",
+        "name": "finetune",
+        "variant": "lora",
+        "work": {"data": "mrpc", "rows": 1400, "epochs": 3, "batch": 32},
+        "target": 4.0,
+        "ratio_median": 4.256,
+        "ratio_min": 4.1,
+        "ratio_max": 4.5,
+        "target_bf16": 2.0,
+        "ratio_bf16_median": 2.2,
+        "ratio_bf16_min": 2.1,
+        "ratio_bf16_max": 2.3,
+        "transferkit": side | {"quality": quality},
+        "peer": side,
+        "environment": {"processor": "Some CPU", "cores": 2, "packages": {"torch": "2.13.0", "peft": None}},
+        "threads": 1,
+        "date": "2026-01-02T03:04:05+00:00",
+    } | changes
+
+
+SCALE = {key: value for key, value in fake(name="scale", variant="x").items() if key not in ("transferkit", "peer")} | {
+    "work": {"sizes": [1000, 4000]},
+    "stages": {"prepare": {"seconds_growth": {"slope": 2e-5, "max_deviation": 0.04}, "bytes_per_row": 512.4}},
+}
+
+
+def write(folder: Path, *results: dict[str, Any]) -> Path:
+    for number, result in enumerate(results):
+        (folder / f"{number}.json").write_text(json.dumps(result), encoding="utf-8")
+    return folder
+
+
+def test_a_row_says_what_was_measured_where() -> None:
+    text = results_table.render([fake(), fake(variant="full", target=None, ratio_bf16_median=None), SCALE])
+    lines = text.splitlines()
+    assert lines[2] == (
+        f"| finetune lora | mrpc, 1,400 rows, 3 epochs, batch 32 | Trainer + PEFT | 4.26 (4.10 {DASH} 4.50) | 4 "
+        f"| 2.20 (2.10 {DASH} 2.30) | 2 | 81.0 % (70.0 {DASH} 90.0) / {DASH} | 900 MB / 900 MB | 1 |"
+    )
+    assert "| finetune full |" in lines[3]
+    assert f"| prepare | 1,000 {DASH} 4,000 | 2.00e-05 | 4 % | 512 | 1 |" in lines
+    assert lines[-1] == "1. Some CPU, 2 cores, 1 thread; torch 2.13.0; 2026-01-02"
+
+
+def test_the_block_of_a_page_is_replaced_and_the_rest_kept(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# Before\n\n<!-- results:start -->\nold\n<!-- results:end -->\n\nafter\n", encoding="utf-8")
+    folder = tmp_path / "results"
+    folder.mkdir()
+    write(folder, fake(), {"schema": "another"})
+    results_table.main([str(page), "--results", str(folder)])
+    once = page.read_text(encoding="utf-8")
+    results_table.main([str(page), "--results", str(folder)])
+    assert page.read_text(encoding="utf-8") == once
+    assert once.startswith("# Before\n\n<!-- results:start -->\n| Benchmark |")
+    assert once.endswith("<!-- results:end -->\n\nafter\n")
+    assert "old" not in once
+
+
+def test_print_leaves_the_page_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results_table.main(["--print", "--results", str(write(tmp_path, fake()))])
+    assert capsys.readouterr().out.startswith("| Benchmark |")
+
+
+def test_a_page_without_marks_is_refused() -> None:
+    with pytest.raises(SystemExit, match="no block from"):
+        results_table.replace_block("# Page", "table")
+
+
+def test_no_results_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="run a benchmark first"):
+        results_table.main(["--print", "--results", str(tmp_path)])
