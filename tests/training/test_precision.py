@@ -89,11 +89,14 @@ def test_a_cache_that_cannot_be_read_or_written_is_done_without(
     assert choose(TrainingConfig(), TOKENS, "model", nn.Linear(1, 1))[0].precision == "bf16"
 
 
-def test_measuring_times_every_candidate_and_leaves_the_model_as_it_was(backbone: Callable[[str], Path]) -> None:
+def test_measuring_times_every_candidate_and_leaves_the_model_as_it_was(
+    backbone: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = tiny.load_model(backbone("bert"))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     state = torch.random.get_rng_state()
     candidates = [Compute(p, a, 1) for p in ("bf16", "fp32") for a in ("plain", "fused")]
+    monkeypatch.setattr(precision, "BUDGET_SECONDS", 1.0)
     seconds = precision.measure(model, TOKENS, candidates)
     assert list(seconds) == candidates
     assert min(seconds.values()) > 0

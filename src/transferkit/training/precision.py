@@ -83,22 +83,30 @@ def best(seconds: Mapping[Compute, float]) -> Compute:
 
 
 def measure(model: nn.Module, tokens: Tensor, candidates: list[Compute]) -> dict[Compute, float]:
-    """Seconds of a forward and a backward pass for each of `candidates`, as many as the budget allows."""
+    """Seconds of a forward and a backward pass: the least of the rounds that the budget has time for.
+
+    Candidates take turns, so that a machine that is disturbed for a moment does not wrong one of them; the first round
+    also pays for what is set up once. A candidate that there was no time for is left out.
+    """
     model.train()
-    deadline = time.perf_counter() + BUDGET_SECONDS
+    start = time.perf_counter()
     seconds: dict[Compute, float] = {}
     # The random numbers of the run are its own.
     with torch.random.fork_rng(devices=[]):
-        for candidate in candidates:
-            for _ in range(2):
-                if seconds and time.perf_counter() > deadline - 2 * max(seconds.values()):
-                    return seconds
-                start = time.perf_counter()
-                with threads(candidate.threads), training_kernels(model, candidate), autocast(candidate):
-                    model(input_ids=tokens, attention_mask=torch.ones_like(tokens, dtype=torch.bool)).sum().backward()
-                # The first time may also pay for what is set up once, and either may be disturbed.
-                seconds[candidate] = min(seconds.get(candidate, float("inf")), time.perf_counter() - start)
-            model.zero_grad()
+        while True:
+            for candidate in candidates:
+                expected = max(seconds.values(), default=0.0)
+                if time.perf_counter() + expected > start + BUDGET_SECONDS:
+                    return seconds or {candidate: _step(model, tokens, candidate)}
+                seconds[candidate] = min(_step(model, tokens, candidate), seconds.get(candidate, float("inf")))
+
+
+def _step(model: nn.Module, tokens: Tensor, compute: Compute) -> float:
+    start = time.perf_counter()
+    with threads(compute.threads), training_kernels(model, compute), autocast(compute):
+        model(input_ids=tokens, attention_mask=torch.ones_like(tokens, dtype=torch.bool)).sum().backward()
+    seconds = time.perf_counter() - start
+    model.zero_grad()
     return seconds
 
 
