@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check format clean
+.PHONY: help setup demo test test-slow bench check format clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -21,6 +21,14 @@ test: $(VENV)/.installed-test ## Run the tests
 
 test-slow: $(VENV)/.installed-test ## Run the tests that take minutes, such as the published targets
 	$(BIN)/pytest -q -m slow
+
+bench: setup ## Measure every claim of speed beside its peer; takes more than an hour
+	for strategy in lora full bottleneck linear-probe partial; do \
+	  $(BIN)/python -m benchmarks.finetune --strategy $$strategy > /dev/null || exit 1; done
+	$(BIN)/python -m benchmarks.grid > /dev/null
+	for data in pairs reviews; do $(BIN)/python -m benchmarks.inference --data $$data > /dev/null || exit 1; done
+	for script in latency cold_start scale; do $(BIN)/python -m benchmarks.$$script > /dev/null || exit 1; done
+	$(BIN)/python -m benchmarks.results_table
 
 check: $(VENV)/.installed-test ## Lint, formatting and types
 	$(BIN)/ruff check .

@@ -97,7 +97,9 @@ def _choose_compute(
 def rows_to_process(config: RunConfig, job: Job) -> int:
     """How many rows a run puts through its model, for the estimate of the time left."""
     rows = job.facts.rows
-    return _plan(config, job).epochs * (rows["train"] + rows["validation"]) + rows["test"]
+    return (
+        _plan(config, make_strategy(config.strategy), job).epochs * (rows["train"] + rows["validation"]) + rows["test"]
+    )
 
 
 def run_one(config: RunConfig, job: Job, folder: Path, label: str, listener: Listener) -> RunResult:
@@ -119,7 +121,7 @@ def run_one(config: RunConfig, job: Job, folder: Path, label: str, listener: Lis
         start = time.perf_counter()
         outcome = fit(
             model, job.task, _with_states(job, prefix, "train", job.compute),
-            _with_states(job, prefix, "validation", job.compute), _plan(config, job),
+            _with_states(job, prefix, "validation", job.compute), _plan(config, strategy, job),
             measure=quick_metrics, folder=folder, listener=listener, forward=prefix,
         )  # fmt: skip
         train_seconds = time.perf_counter() - start
@@ -227,14 +229,14 @@ def _make_task(training: TrainingConfig, data: TextData, facts: DataFacts) -> Cl
     return Classification(data.labels, label_smoothing=training.label_smoothing)
 
 
-def _plan(config: RunConfig, job: Job) -> Plan:
+def _plan(config: RunConfig, strategy: Strategy, job: Job) -> Plan:
     """Resolve the defaults: what the strategy's options say, else what `training` says, else the strategy's own."""
-    strategy, training = make_strategy(config.strategy), config.training
+    training = config.training
 
     def resolved(name: str) -> float:
-        asked = getattr(training, name)
-        own = getattr(strategy, name)
-        return own if name in config.strategy.options or asked is None else asked  # type: ignore[no-any-return]
+        asked: float | None = getattr(training, name)
+        own: float = getattr(strategy, name)
+        return own if name in config.strategy.options or asked is None else asked
 
     return Plan(
         epochs=int(resolved("epochs")),

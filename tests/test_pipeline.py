@@ -1,0 +1,163 @@
+"""A run computes the same however fast it computes: settings of speed change no result beyond rounding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import transferkit
+from tests.small_data import write_csv
+from transferkit.config import RunConfig
+from transferkit.errors import ConfigError
+from transferkit.evaluation.results import EpochRecord
+from transferkit.run_folder import read_predictions, read_record
+from transferkit.settings import compare_config, run_config
+from transferkit.training import prefix_cache
+from transferkit.training.tracking import Silent, read_epochs
+
+WORDS = ("good", "fine", "wonderful", "funny"), ("bad", "dull", "boring", "terrible")
+
+
+class Log(Silent):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def said(self, message: str) -> None:
+        self.lines.append(message)
+
+
+@pytest.fixture
+def settings(backbone: Callable[[str], Path], tmp_path: Path) -> dict[str, object]:
+    """Of a run on a tiny backbone, in two parts for long batches and of several lengths."""
+    rows = []
+    for number in range(60):
+        label = number % 2
+        word = WORDS[label][number // 2 % 4]
+        rows.append((f"the film was {word} " + "and the plot " * (number % 5) + str(number), ("good", "bad")[label]))
+    return {
+        "data.source": str(write_csv(tmp_path / "data.csv", ("text", "label"), rows)),
+        "backbone.name": str(backbone("bert")),
+        "training.epochs": 3,
+        "training.batch_size": 8,
+        "training.max_batch_tokens": 60,
+        "training.precision": "fp32",
+        "training.attention": "fused",
+        "training.threads": 1,
+    }
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRANSFERKIT_CACHE", str(tmp_path / "cache"))
+
+
+def run(
+    settings: dict[str, object], folder: Path, strategy: str, **training: object
+) -> tuple[list[EpochRecord], np.ndarray]:
+    """The epochs and the test logits of a run."""
+    changed = settings | {f"training.{name}": value for name, value in training.items()}
+    config: RunConfig = run_config(None, changed | {"strategies": [strategy]}, [])
+    transferkit.train(config, folder, overwrite=True)
+    epochs = [record.model_copy(update={"seconds": 0.0}) for record in read_epochs(folder / "metrics.jsonl")]
+    return epochs, read_predictions(folder)[1]
+
+
+def losses(epochs: list[EpochRecord]) -> list[float]:
+    return [value for record in epochs for value in (record.train_loss, record.validation_loss)]
+
+
+@pytest.mark.parametrize("strategy", ["linear-probe", "partial(layers=1)"])
+@pytest.mark.parametrize("mode", ["memory", "disk"])
+def test_the_prefix_cache_changes_no_loss_and_no_logit(
+    settings: dict[str, object], tmp_path: Path, strategy: str, mode: str
+) -> None:
+    plain, plain_logits = run(settings, tmp_path / "plain", strategy, prefix_cache="off")
+    kept, kept_logits = run(settings, tmp_path / "kept", strategy, prefix_cache=mode)
+    np.testing.assert_allclose(losses(kept), losses(plain), rtol=1e-5)
+    np.testing.assert_allclose(kept_logits, plain_logits, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "training",
+    [
+        {"precision": "bf16", "attention": "plain"},
+        {"precision": "bf16", "attention": "fused"},
+        {"attention": "plain"},
+        {"prefix_cache": "disk"},
+        {"max_batch_tokens": 10_000},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("strategy", ["full", "lora(dropout=0.1)", "partial(layers=1)"])
+def test_a_seed_gives_the_same_numbers_bit_for_bit_with_each_setting(
+    settings: dict[str, object], tmp_path: Path, strategy: str, training: dict[str, object]
+) -> None:
+    if training == {"prefix_cache": "disk"} and not strategy.startswith("partial"):
+        training = {}
+    (first, logits), (second, again) = (run(settings, tmp_path / name, strategy, **training) for name in "ab")
+    assert first == second
+    assert np.array_equal(logits, again)
+
+
+def test_one_thread_and_two_agree(settings: dict[str, object], tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    (one, _), (two, _) = (run(settings, tmp_path / "run", "full", threads=number) for number in (1, 2))
+    np.testing.assert_allclose(losses(one), losses(two), rtol=1e-3)
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("training", [{"attention": "plain"}, {"max_batch_tokens": 10_000}], ids=str)
+def test_kernels_and_parts_of_batches_change_no_more_than_rounding(
+    settings: dict[str, object], tmp_path: Path, training: dict[str, object]
+) -> None:
+    # Without dropout, whose draws depend on the order of the calls.
+    (plain, _), (other, _) = (run(settings, tmp_path / "run", "lora", **changes) for changes in ({}, training))
+    np.testing.assert_allclose(losses(plain), losses(other), rtol=1e-4)
+
+
+def test_how_it_computed_is_recorded_and_said(settings: dict[str, object], tmp_path: Path) -> None:
+    log = Log()
+    config = run_config(None, settings | {"strategies": ["linear-probe"]}, [])
+    transferkit.train(config, tmp_path / "run", listener=log)
+    compute = read_record(tmp_path / "run").compute
+    assert (compute.precision, compute.attention, compute.threads) == ("fp32", "fused", 1)
+    assert "Computing in fp32, fused attention, 1 thread, as asked for." in log.lines
+    assert any(line.startswith("Padding is ") for line in log.lines)
+
+
+def test_runs_of_a_comparison_share_what_frozen_layers_answer(
+    settings: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled = []
+    fill = prefix_cache._fill
+
+    def counted(*arguments: object) -> None:
+        filled.append(arguments)
+        fill(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(prefix_cache, "_fill", counted)
+    config = compare_config(None, settings | {"strategies": ["linear-probe"], "seeds": [0, 1, 2]}, [])
+    comparison = transferkit.compare(config, tmp_path / "out")
+    assert [result.status for result in comparison.results] == ["finished"] * 3
+    assert len(filled) == 3, "once for each split, whatever the seed"
+
+
+@pytest.mark.parametrize(
+    ("strategy", "training", "message"),
+    [
+        ("full", {"prefix_cache": "memory"}, "full trains from the first layer on"),
+        ("linear-probe", {"prefix_cache": "disk", "frozen_dropout": True}, "dropout in frozen layers changes"),
+    ],
+)
+def test_a_cache_without_effect_is_refused(
+    settings: dict[str, object], tmp_path: Path, strategy: str, training: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=rf"--prefix-cache \w+ has no effect: {message}"):
+        run(settings, tmp_path / "run", strategy, **training)
+    assert not (tmp_path / "run").exists()
