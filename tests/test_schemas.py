@@ -46,7 +46,7 @@ def run_record() -> run_folder.RunRecord:
             name="minilm", folder="/models/minilm", revision=None, fingerprint="0f", pooling="mean"
         ),
         tokenizer=run_folder.TokenizerRecord(hash="0e", max_length=256, truncation_side="right"),
-        precision="fp32",
+        compute=run_folder.ComputeRecord(precision="fp32", attention="plain", threads=2),
         trainable_names=("head.weight",),
         total_bytes=90_300_000,
         data=samples.data_facts(),

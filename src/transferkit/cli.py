@@ -193,6 +193,8 @@ def predict(
     for name, value in (file_options | {"--overwrite": overwrite}).items():
         if value and source is None:
             raise ConfigError(f"{name} has no effect without --file.")
+    if explain and precision != "auto":
+        raise ConfigError("--explain always computes in fp32; --precision has no effect with it.")
     if explain and source is not None:
         raise ConfigError("--explain shows single texts; it has no effect with --file.")
     if source is not None:

@@ -39,7 +39,7 @@ def read_texts(texts: Sequence[str], standard_input: TextIO) -> list[Text]:
 
 def predict_texts(run: Path, rows: list[Text], *, precision: Asked, as_json: bool, explained: bool) -> None:
     """Print the answer for each of `rows`."""
-    predictor = load(run, precision=precision)
+    predictor = load(run, precision="fp32" if explained else precision)
     if explained:
         stages = [explain(predictor, row) for row in rows]
         answers = [_stages_as_json(one) for one in stages]

@@ -61,8 +61,8 @@ class Predictor:
         self.folder = folder
         self.record = record
         self.precision: Precision = precision
-        self._lean = self._load_lean()
-        if self._lean is None:
+        self._leans: dict[Precision, LeanClassifier | None] = {}
+        if not self.is_lean:
             # What is wrong with a run is said when it is loaded.
             _ = self.tokenizer, self.model
 
@@ -84,17 +84,20 @@ class Predictor:
             torch.manual_seed(self.record.config.seed)
             return _load_model(self.folder, self.record, self.tokenizer).eval()
 
-    def _load_lean(self) -> LeanClassifier | None:
-        try:
-            base = self.folder if self.record.keeps_whole_model else _base_files(self.record).folder
-            return LeanClassifier(self.folder, self.record, base, self.precision)
-        except NotLeanError:
-            return None
+    def _lean(self, precision: Precision) -> LeanClassifier | None:
+        """The inference form in `precision`, made when it is first asked for; None where there is none."""
+        if precision not in self._leans:
+            try:
+                base = self.folder if self.record.keeps_whole_model else _base_files(self.record).folder
+                self._leans[precision] = LeanClassifier(self.folder, self.record, base, precision)
+            except NotLeanError:
+                self._leans[precision] = None
+        return self._leans[precision]
 
     @property
     def is_lean(self) -> bool:
         """Whether it answers from the inference form of the model."""
-        return self._lean is not None
+        return self._lean(self.precision) is not None
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -118,15 +121,19 @@ class Predictor:
         return self._predict(texts)
 
     def logits(self, rows: Sequence[tuple[str, ...]]) -> np.ndarray:
-        """Logits, float32 [rows, classes], in the order of `rows`."""
-        if self._lean is not None:
-            return answer_all(self._lean, self._lean.encode(rows), MAX_BATCH_TOKENS, Silent())
-        table = FeatureTable.from_arrow(self.tokenizer.encode_table(rows), self.tokenizer.pad_token_id)
-        return predict_logits(self.model, table, MAX_BATCH_TOKENS, Silent(), Compute(self.precision))
+        """Logits, float32 [rows, classes], in the order of `rows`: those that training ended with, computed in fp32."""
+        return self._answer(rows, "fp32")
 
     def _predict(self, texts: Sequence[Text]) -> list[Prediction]:
         rows = [self.as_row(text) for text in texts]
-        return [Prediction.of(row, self.labels) for row in self.logits(rows)] if rows else []
+        return [Prediction.of(row, self.labels) for row in self._answer(rows, self.precision)] if rows else []
+
+    def _answer(self, rows: Sequence[tuple[str, ...]], precision: Precision) -> np.ndarray:
+        lean = self._lean(precision)
+        if lean is not None:
+            return answer_all(lean, lean.encode(rows), MAX_BATCH_TOKENS, Silent())
+        table = FeatureTable.from_arrow(self.tokenizer.encode_table(rows), self.tokenizer.pad_token_id)
+        return predict_logits(self.model, table, MAX_BATCH_TOKENS, Silent(), Compute(precision))
 
     def as_row(self, text: Text) -> tuple[str, ...]:
         """The texts of one row, checked against what the run was trained on."""
@@ -145,8 +152,8 @@ def load(run: str | Path, *, precision: Literal["auto", "fp32", "bf16"] = "auto"
 
     Args:
         run: the folder.
-        precision: of the answers. `auto` is bf16 on a processor that multiplies in it, which is faster and moves
-            probabilities by about a percent at most; `fp32` gives the logits that training ended with.
+        precision: of the labels and probabilities that a call gives. `auto` is bf16 on a processor that multiplies in
+            it, which is faster and moves probabilities by about a percent at most. `logits` are fp32 in any case.
 
     Raises:
         RunError: there is no run that was trained to an end.
