@@ -88,7 +88,8 @@ def measure(model: nn.Module, tokens: Tensor, candidates: list[Compute]) -> dict
     Candidates take turns, so that a machine that is disturbed for a moment does not wrong one of them; the first round
     also pays for what is set up once. A candidate that there was no time for is left out.
     """
-    model.train()
+    # Without dropout, with which the fused kernel is another one: adapters train on layers that have it off.
+    model.eval()
     start = time.perf_counter()
     seconds: dict[Compute, float] = {}
     # The random numbers of the run are its own.
