@@ -118,6 +118,13 @@ def test_the_best_of_bf16_alone_is_the_fastest() -> None:
     assert best({plain: 2.0, fused: 1.0}) == fused
 
 
+def test_fewer_threads_have_to_be_clearly_faster() -> None:
+    two, one, exact = Compute("bf16", "plain", 2), Compute("bf16", "plain", 1), Compute("fp32", "plain", 2)
+    assert best({two: 1.1, exact: 2.0, one: 1.0}) == two
+    assert best({two: 2.0, exact: 2.0, one: 1.0}) == one
+    assert best({two: 1.0, one: 0.9, exact: 0.95}) == exact
+
+
 def test_a_timed_step_has_at_least_one_row_and_no_more_than_a_batch() -> None:
     assert precision.probe_rows(10**9, 512, 32) == 1
     assert precision.probe_rows(10, 8, 32) == 32
