@@ -19,7 +19,8 @@ from benchmarks.recipe import MAX_LENGTH, of_strategy
 # Enough to have a model that answers differently from row to row; how good it is does not change its speed.
 TRAINING_ROWS = 64
 DIFFERENCES = [
-    "Both sides answer with the same weights in fp32; the peer's are the run's, exported by `transferkit export`.",
+    "Both sides have the same weights, exported by `transferkit export`; the peer answers in fp32, TransferKit in bf16 "
+    "where the processor has it.",
     "The peer runs its batches in the order of the list; TransferKit may order rows by length.",
     "Both sides share a process: a peak of memory holds the libraries and both models.",
 ]

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from transferkit.errors import ConfigError, did_you_mean
 
+Precision = Literal["fp32", "bf16"]
 DEFAULT_STRATEGIES = ("scratch", "linear-probe", "partial", "bottleneck", "lora", "full")
 # What runs where no data is named: built-in one-sentence film reviews, few enough that two cores compare the
 # six default strategies on them in minutes.

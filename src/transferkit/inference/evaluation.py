@@ -8,8 +8,7 @@ from transferkit.data.batching import FeatureTable
 from transferkit.data.preparation import read_labelled
 from transferkit.evaluation.metrics import score
 from transferkit.evaluation.results import Scores
-from transferkit.inference.predictor import MAX_BATCH_TOKENS, Predictor
-from transferkit.training.forward import predict_logits
+from transferkit.inference.predictor import Predictor
 from transferkit.training.tracking import Listener
 
 
@@ -28,6 +27,6 @@ def evaluate(predictor: Predictor, data: DataConfig, listener: Listener) -> Scor
     listener.started(f"evaluate on {data.source}", len(rows))
     features, _ = predictor.tokenizer.tokenize(rows, workspace.new_file())
     table = FeatureTable.from_arrow(features.data.table, predictor.tokenizer.pad_token_id)
-    logits = predict_logits(predictor.model, table, MAX_BATCH_TOKENS, listener)
+    logits = predictor.logits_of(table, listener)
     assert table.labels is not None, "labelled rows have labels"
     return score(table.labels, logits, predictor.labels)

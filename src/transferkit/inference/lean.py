@@ -15,10 +15,11 @@ from transferkit import run_folder
 from transferkit.adaptation.capsule import read_capsule
 from transferkit.adaptation.lora import LoRA
 from transferkit.adaptation.strategies import make_strategy
+from transferkit.config import Precision
 from transferkit.data.batching import FeatureTable, ListColumn
 from transferkit.environment import file_hash
 from transferkit.models.backbones import POOLINGS
-from transferkit.models.lean_encoder import FAMILIES, LeanEncoder, NotLeanError, Precision
+from transferkit.models.lean_encoder import FAMILIES, LeanEncoder, NotLeanError
 
 
 class LeanClassifier:

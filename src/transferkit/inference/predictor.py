@@ -13,7 +13,7 @@ import torch
 
 from transferkit import run_folder
 from transferkit.adaptation.capsule import attach
-from transferkit.config import BackboneConfig, TokenizationConfig
+from transferkit.config import BackboneConfig, Precision, TokenizationConfig
 from transferkit.data.batching import FeatureTable
 from transferkit.environment import quiet_libraries
 from transferkit.errors import DataError, RunError
@@ -24,8 +24,8 @@ from transferkit.models.hub import BackboneFiles, locate
 from transferkit.models.lean_encoder import NotLeanError
 from transferkit.tokenization.pretrained import TextTokenizer
 from transferkit.training.forward import answer_all, predict_logits
-from transferkit.training.precision import Compute, Precision, has_native_bf16
-from transferkit.training.tracking import Silent
+from transferkit.training.precision import Compute, has_native_bf16
+from transferkit.training.tracking import Listener, Silent
 
 # One text, or the two of a pair.
 Text = str | tuple[str, str]
@@ -131,9 +131,16 @@ class Predictor:
     def _answer(self, rows: Sequence[tuple[str, ...]], precision: Precision) -> np.ndarray:
         lean = self._lean(precision)
         if lean is not None:
-            return answer_all(lean, lean.encode(rows), MAX_BATCH_TOKENS, Silent())
+            return self.logits_of(lean.encode(rows), Silent(), precision)
         table = FeatureTable.from_arrow(self.tokenizer.encode_table(rows), self.tokenizer.pad_token_id)
-        return predict_logits(self.model, table, MAX_BATCH_TOKENS, Silent(), Compute(precision))
+        return self.logits_of(table, Silent(), precision)
+
+    def logits_of(self, table: FeatureTable, listener: Listener, precision: Precision = "fp32") -> np.ndarray:
+        """Logits, float32 [rows, classes], of rows that are tokenized already."""
+        lean = self._lean(precision)
+        if lean is not None:
+            return answer_all(lean, table, MAX_BATCH_TOKENS, listener)
+        return predict_logits(self.model, table, MAX_BATCH_TOKENS, listener, Compute(precision))
 
     def as_row(self, text: Text) -> tuple[str, ...]:
         """The texts of one row, checked against what the run was trained on."""

@@ -154,13 +154,13 @@ def position_limit(architecture: Any) -> int | None:
     positions = getattr(architecture, "max_position_embeddings", None)
     if not isinstance(positions, int) or positions <= 0:
         return None
-    if architecture.model_type in _POSITIONS_AFTER_PADDING:
+    if architecture.model_type in POSITIONS_AFTER_PADDING:
         return positions - (int(architecture.pad_token_id) + 1)
     return positions
 
 
 # These families number positions from padding_idx + 1 on, so that many are never used.
-_POSITIONS_AFTER_PADDING = {
+POSITIONS_AFTER_PADDING = {
     "roberta", "xlm-roberta", "xlm-roberta-xl", "roberta-prelayernorm", "camembert", "mpnet", "longformer", "esm",
     "xmod", "data2vec-text",
 }  # fmt: skip

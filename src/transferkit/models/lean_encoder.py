@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from transferkit.config import Precision
+from transferkit.models.backbones import POSITIONS_AFTER_PADDING
+
 Weights = Mapping[str, Tensor]
-Precision = Literal["fp32", "bf16"]
 
 # The tokens of a pass that packed weights are laid out for; others work too.
 _TYPICAL_TOKENS = 2048
@@ -51,8 +53,6 @@ FAMILIES: dict[str, Names] = {
     "bert": _BERT, "roberta": _BERT, "xlm-roberta": _BERT, "camembert": _BERT, "electra": _BERT,
     "distilbert": _DISTILBERT,
 }  # fmt: skip
-# These number positions from padding_idx + 1 on.
-_LATE_POSITIONS = {"roberta", "xlm-roberta", "camembert"}
 
 
 class Linear:
@@ -175,7 +175,7 @@ class NotLeanError(Exception):
 
 
 def _first_position(config: Mapping[str, Any]) -> int:
-    return int(config.get("pad_token_id", 1)) + 1 if config["model_type"] in _LATE_POSITIONS else 0
+    return int(config.get("pad_token_id", 1)) + 1 if config["model_type"] in POSITIONS_AFTER_PADDING else 0
 
 
 def _unknown_options(config: Mapping[str, Any]) -> bool:

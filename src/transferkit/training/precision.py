@@ -10,17 +10,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from transferkit.config import TrainingConfig
+from transferkit.config import Precision, TrainingConfig
 from transferkit.environment import cache_folder, processor, write_whole
 from transferkit.models.dropout import cheap_dropout
 from transferkit.models.plain_attention import Attention, attention
-
-Precision = Literal["fp32", "bf16"]
 
 # bf16 keeps 8 bits of mantissa: it has to be clearly faster to be worth them.
 WORTHWHILE_RATIO = 1.3
