@@ -16,7 +16,7 @@ from transferkit.adaptation.prefix import Prefix, find_prefix
 from transferkit.adaptation.strategies import make_strategy
 from transferkit.config import RunConfig, SharedConfig, TrainingConfig
 from transferkit.data import inspection, workspace
-from transferkit.data.batching import FeatureTable, LengthGroupedSampler, padding_share
+from transferkit.data.batching import FeatureTable, LengthGroupedSampler
 from transferkit.data.preparation import TextData, prepare
 from transferkit.environment import PeakMemory, describe, file_hash, quiet_libraries
 from transferkit.errors import ConfigError
@@ -77,7 +77,7 @@ def prepare_job(config: SharedConfig, listener: Listener, is_shared: bool = Fals
 
 def _padding(table: FeatureTable, batch_size: int) -> str:
     batches = LengthGroupedSampler(table.lengths, batch_size, seed=0)
-    return f"Padding is {percent(padding_share(table.lengths, batches))} of the tokens in training batches."
+    return f"Padding is {percent(table.padding_share(batches))} of the tokens in training batches."
 
 
 def _choose_compute(
@@ -88,7 +88,7 @@ def _choose_compute(
     layers = [module for module in model.modules() if isinstance(module, torch.nn.Linear)]
     weights = sum(layer.weight.numel() for layer in layers)
     number = probe_rows(weights, int(table.lengths[middle]), training.batch_size)
-    tokens = table.input_ids.padded([int(middle)] * number, table.pad_token_id)
+    tokens = table.__getitems__([int(middle)] * number)["input_ids"]
     compute, reason = choose(training, tokens, fingerprint, model)
     listener.said(reason)
     return compute

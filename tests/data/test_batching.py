@@ -9,7 +9,8 @@ import pyarrow as pa
 import pytest
 import torch
 
-from transferkit.data.batching import FeatureTable, LengthGroupedSampler, ListColumn, padding_share, split
+from transferkit.data import batching
+from transferkit.data.batching import FeatureTable, LengthGroupedSampler, ListColumn, split
 
 ROWS = [[5, 6, 7], [8], [9, 10], [11, 12, 13, 14], [15]]
 
@@ -37,6 +38,12 @@ def test_a_slice_of_a_column_is_read_from_its_own_start(column: pa.ChunkedArray)
     assert [lists[row].tolist() for row in range(3)] == ROWS[1:4]
 
 
+@pytest.fixture
+def _no_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "LENGTH_STEP", 1)
+
+
+@pytest.mark.usefixtures("_no_steps")
 def test_a_batch_is_padded_to_its_longest_row_and_masked(table: FeatureTable) -> None:
     batch = table.__getitems__([2, 0])
     assert batch["input_ids"].tolist() == [[9, 10, 99], [5, 6, 7]]
@@ -46,6 +53,17 @@ def test_a_batch_is_padded_to_its_longest_row_and_masked(table: FeatureTable) ->
     assert "token_type_ids" not in batch
 
 
+@pytest.mark.parametrize(("step", "width"), [(1, 1), (2, 2), (3, 3), (8, 4)])
+def test_a_batch_is_as_long_as_a_step_and_no_longer_than_the_longest_row_of_all(
+    table: FeatureTable, monkeypatch: pytest.MonkeyPatch, step: int, width: int
+) -> None:
+    monkeypatch.setattr(batching, "LENGTH_STEP", step)
+    batch = table.__getitems__([1, 4])
+    assert batch["input_ids"].shape == (2, width)
+    assert batch["attention_mask"].sum(1).tolist() == [1, 1]
+
+
+@pytest.mark.usefixtures("_no_steps")
 def test_token_types_are_padded_with_zero(column: pa.ChunkedArray) -> None:
     types = pa.array([[1] * len(row) for row in ROWS], pa.list_(pa.int32()))
     table = FeatureTable.from_arrow(pa.table({"input_ids": column, "token_type_ids": types}), pad_token_id=99)
@@ -54,6 +72,7 @@ def test_token_types_are_padded_with_zero(column: pa.ChunkedArray) -> None:
     assert "labels" not in batch
 
 
+@pytest.mark.usefixtures("_no_steps")
 @pytest.mark.parametrize(
     ("max_tokens", "expected"), [(1, [[3], [0], [2], [1], [4]]), (4, [[3], [0], [2, 1], [4]]), (99, [[3, 0, 2, 1, 4]])]
 )
@@ -82,8 +101,12 @@ def test_a_batch_is_split_into_parts_that_hold_it_once(table: FeatureTable) -> N
             assert torch.equal(torch.cat([part[name] for part in parts]), whole)
 
 
-def test_the_share_of_padding_is_counted_over_all_batches() -> None:
-    assert padding_share(np.array([4, 2, 1, 1]), [[0, 1], [2, 3]]) == pytest.approx(0.2)
+@pytest.mark.parametrize(("step", "padded"), [(1, 2 * 4 + 2 * 2 + 1), (2, 2 * 4 + 2 * 2 + 2), (4, 5 * 4)])
+def test_the_share_of_padding_is_counted_over_all_batches(
+    table: FeatureTable, monkeypatch: pytest.MonkeyPatch, step: int, padded: int
+) -> None:
+    monkeypatch.setattr(batching, "LENGTH_STEP", step)
+    assert table.padding_share([[3, 0], [2, 1], [4]]) == pytest.approx(1 - 11 / padded)
 
 
 class Vectors:
@@ -91,7 +114,7 @@ class Vectors:
 
     is_pooled = True
 
-    def batch(self, rows: np.ndarray) -> torch.Tensor:
+    def batch(self, rows: np.ndarray, length: int) -> torch.Tensor:
         return torch.from_numpy(rows).float().unsqueeze(1)
 
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from transferkit.models.dropout import CheapDropout, cheap_dropout, dropout
+from transferkit.models.dropout import CheapDropout, dropout
+from transferkit.training.precision import Compute, training_kernels
 
 
 @pytest.mark.parametrize("probability", [0.1, 0.5, 0.9])
@@ -47,7 +48,7 @@ def test_a_seed_gives_the_same_draw_and_the_next_call_another() -> None:
 def test_a_model_gets_its_own_dropout_back() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5), nn.Dropout(0.0), nn.Dropout(1.0))
     x = torch.ones(4, 2)
-    with cheap_dropout(model):
+    with training_kernels(model, Compute()):
         assert isinstance(model[1], CheapDropout)
         assert torch.equal(model[2](x), x)
         assert torch.equal(model[3](x), torch.zeros(4, 2))

@@ -18,7 +18,7 @@ from transferkit.adaptation.strategies import make_strategy
 from transferkit.data.batching import FeatureTable, ListColumn
 from transferkit.settings import parse_strategy
 from transferkit.training import prefix_cache
-from transferkit.training.precision import Compute, autocast
+from transferkit.training.precision import Compute, autocast, training_kernels
 from transferkit.training.prefix_cache import PrefixCache
 from transferkit.training.tracking import Silent
 
@@ -89,9 +89,10 @@ def test_states_computed_in_bf16_give_the_logits_of_bf16(
 ) -> None:
     prefix, compute = make_prefix(backbone("bert"), strategy), Compute("bf16", "fused", 1)
     kept = PrefixCache("memory", 0, Silent()).apply(prefix, table, compute, 99, IDENTITY)
-    with autocast(compute):
+    with training_kernels(prefix.model, compute), autocast(compute):
         from_states, plain = logits(prefix, kept).float(), logits(prefix, table).float()
     assert not torch.equal(plain, logits(prefix, table))
+    assert kept.states.data.dtype == (torch.float32 if prefix.is_pooled else torch.bfloat16)
     torch.testing.assert_close(from_states, plain, atol=3e-2, rtol=3e-2)
 
 

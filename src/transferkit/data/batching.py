@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, Protocol
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 # Rows are sorted by length inside pools of this many batches: large enough that a batch holds like lengths,
 # small enough that batches still mix the data anew every epoch.
 POOL_BATCHES = 50
+# Batches are padded to a multiple of this many tokens: the kernels keep code and memory for every shape they have met.
+LENGTH_STEP = 4
 
 
 class ListColumn:
@@ -51,9 +54,9 @@ class ListColumn:
         start, stop = self._offsets[chunk][local : local + 2]
         return np.asarray(self._values[chunk][start:stop])
 
-    def padded(self, rows: Sequence[int] | np.ndarray, fill: int) -> Tensor:
-        """The lists of `rows`, padded on the right with `fill`: int64 [len(rows), longest]."""
-        block = np.full((len(rows), int(self.lengths[rows].max())), fill, dtype=np.int64)
+    def padded(self, rows: np.ndarray, width: int, fill: int) -> Tensor:
+        """The lists of `rows`, padded on the right with `fill`: int64 [len(rows), width]."""
+        block = np.full((len(rows), width), fill, dtype=np.int64)
         for line, row in zip(block, rows, strict=True):
             values = self[int(row)]
             line[: len(values)] = values
@@ -67,8 +70,8 @@ class RowStates(Protocol):
     def is_pooled(self) -> bool:
         """Whether a row is one vector, with which its tokens are needed no more."""
 
-    def batch(self, rows: np.ndarray) -> Tensor:
-        """Of `rows`: [rows, width], or [rows, longest, width] with anything in the padding."""
+    def batch(self, rows: np.ndarray, length: int) -> Tensor:
+        """Of `rows`: [rows, size], or [rows, length, size] with anything in the padding."""
 
 
 @dataclass(frozen=True)
@@ -112,19 +115,34 @@ class FeatureTable(torch.utils.data.Dataset[dict[str, Tensor]]):
         if self.labels is not None:
             batch["labels"] = torch.from_numpy(self.labels[index])
         if self.states is not None:
-            batch["states"] = self.states.batch(index)
+            batch["states"] = self.states.batch(index, self._padded_length(index))
         return batch
 
     def _tokens(self, index: np.ndarray) -> dict[str, Tensor]:
-        input_ids = self.input_ids.padded(index, self.pad_token_id)
-        positions = torch.arange(input_ids.shape[1])
+        length = self._padded_length(index)
         batch = {
-            "input_ids": input_ids,
-            "attention_mask": positions < torch.from_numpy(self.lengths[index]).unsqueeze(1),
+            "input_ids": self.input_ids.padded(index, length, self.pad_token_id),
+            "attention_mask": torch.arange(length) < torch.from_numpy(self.lengths[index]).unsqueeze(1),
         }
         if self.token_type_ids is not None:
-            batch["token_type_ids"] = self.token_type_ids.padded(index, 0)
+            batch["token_type_ids"] = self.token_type_ids.padded(index, length, 0)
         return batch
+
+    @cached_property
+    def _longest(self) -> int:
+        return int(self.lengths.max())
+
+    def _padded_length(self, rows: Sequence[int] | np.ndarray) -> int:
+        """The longest of `rows` rounded up, but never above the longest of all: the backbone may take no more."""
+        return min(-(-int(self.lengths[rows].max()) // LENGTH_STEP) * LENGTH_STEP, self._longest)
+
+    def padding_share(self, batches: Iterable[Sequence[int]]) -> float:
+        """The share of padding among all tokens of these batches of rows."""
+        real = padded = 0
+        for rows in batches:
+            real += int(self.lengths[rows].sum())
+            padded += len(rows) * self._padded_length(rows)
+        return 1 - real / padded
 
     def in_length_order(self, max_tokens: int) -> Iterator[tuple[np.ndarray, dict[str, Tensor]]]:
         """(row numbers, batch) over all rows in batches of at most `max_tokens` tokens with padding, and of one row.
@@ -134,7 +152,7 @@ class FeatureTable(torch.utils.data.Dataset[dict[str, Tensor]]):
         order = np.argsort(-self.lengths, kind="stable")
         start = 0
         while start < len(order):
-            rows = order[start : start + max(1, max_tokens // int(self.lengths[order[start]]))]
+            rows = order[start : start + max(1, max_tokens // self._padded_length(order[start : start + 1]))]
             yield rows, self.__getitems__(rows)
             start += len(rows)
 
@@ -147,15 +165,6 @@ def split(batch: dict[str, Tensor], max_tokens: int) -> list[dict[str, Tensor]]:
     parts = -(-rows // max(1, max_tokens // length))
     chunks = {name: tensor.chunk(parts) for name, tensor in batch.items()}
     return [dict(zip(chunks, part, strict=True)) for part in zip(*chunks.values(), strict=True)]
-
-
-def padding_share(lengths: np.ndarray, batches: Iterable[Sequence[int]]) -> float:
-    """The share of padding among all tokens of the padded batches, given the lengths of all rows and rows by batch."""
-    real = padded = 0
-    for rows in batches:
-        real += int(lengths[rows].sum())
-        padded += len(rows) * int(lengths[rows].max())
-    return 1 - real / padded
 
 
 class LengthGroupedSampler(torch.utils.data.Sampler[list[int]]):

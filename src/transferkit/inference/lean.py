@@ -60,7 +60,7 @@ class LeanClassifier:
         hidden = self._encoder(**batch)
         if self._record.backbone.pooling == "model":
             return self._head(hidden[:, 0].float())
-        return self._head(POOLINGS[self._record.backbone.pooling](hidden.float(), batch["attention_mask"]))
+        return self._head(POOLINGS[self._record.backbone.pooling](hidden, batch["attention_mask"]).float())
 
 
 class Head:

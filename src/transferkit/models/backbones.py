@@ -27,7 +27,8 @@ def pool_mean(hidden: Tensor, attention_mask: Tensor) -> Tensor:
     Reimers and Gurevych 2019, Sentence-BERT, section 3.
     """
     assert attention_mask.shape == hidden.shape[:2], "the mask has one entry per position"
-    weights = attention_mask.unsqueeze(-1).to(hidden.dtype)
+    # In fp32: a mean of many wants more digits than bf16 has.
+    weights = attention_mask.unsqueeze(-1).float()
     return (hidden * weights).sum(1) / weights.sum(1)
 
 

@@ -6,9 +6,6 @@ Sixteen bits decide whether an element stays, so one draw of 64 bits serves four
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -38,16 +35,3 @@ class CheapDropout(nn.Dropout):
         if not self.training or round(self.p * _DRAWS) in (0, _DRAWS):
             return super().forward(input)
         return dropout(input, self.p)
-
-
-@contextmanager
-def cheap_dropout(model: nn.Module) -> Iterator[None]:
-    """Inside the context every `nn.Dropout` of `model` draws cheaply; afterwards they are what they were."""
-    modules = [module for module in model.modules() if type(module) is nn.Dropout]
-    try:
-        for module in modules:
-            module.__class__ = CheapDropout
-        yield
-    finally:
-        for module in modules:
-            module.__class__ = nn.Dropout

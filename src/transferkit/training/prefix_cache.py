@@ -44,11 +44,11 @@ class States:
         """Whether a row is one vector."""
         return self.starts is None
 
-    def batch(self, rows: np.ndarray) -> Tensor:
-        """Of `rows`: [rows, width], or [rows, longest, width], where padding repeats the row's first token."""
+    def batch(self, rows: np.ndarray, length: int) -> Tensor:
+        """Of `rows`: [rows, width], or [rows, length, width], where padding repeats the row's first token."""
         if self.starts is None:
             return self.data[torch.from_numpy(rows)]
-        index = self.places(rows)
+        index = self.places(rows, length)
         return self.data.index_select(0, index.flatten()).view(*index.shape, -1)
 
     def put(self, rows: np.ndarray, states: Tensor) -> None:
@@ -58,14 +58,14 @@ class States:
             return
         lengths = torch.from_numpy(np.diff(self.starts)[rows])
         real = torch.arange(states.shape[1]) < lengths.unsqueeze(1)
-        self.data[self.places(rows)[real]] = states[real]
+        self.data[self.places(rows, states.shape[1])[real]] = states[real]
 
-    def places(self, rows: np.ndarray) -> Tensor:
-        """Where the tokens of `rows` are in `data`: int64 [rows, longest]."""
+    def places(self, rows: np.ndarray, length: int) -> Tensor:
+        """Where the tokens of `rows` are in `data`: int64 [rows, length]."""
         assert self.starts is not None, "rows of tokens have starts"
         first = torch.from_numpy(self.starts[rows]).unsqueeze(1)
         lengths = torch.from_numpy(self.starts[rows + 1]).unsqueeze(1) - first
-        positions = torch.arange(int(lengths.max())).unsqueeze(0)
+        positions = torch.arange(length).unsqueeze(0)
         return first + positions * (positions < lengths)
 
 
@@ -100,7 +100,7 @@ class PrefixCache:
         return replace(table, states=self.kept[key])
 
     def _make(self, key: str, prefix: Prefix, table: FeatureTable, compute: Compute, max_tokens: int) -> States | None:
-        with torch.inference_mode(), autocast(compute):
+        with torch.inference_mode(), training_kernels(prefix.model, compute), autocast(compute):
             _, features = next(table.in_length_order(1))
             first = _compute(prefix, features)
         starts = None if prefix.is_pooled else np.concatenate([[0], np.cumsum(table.lengths, dtype=np.int64)])
