@@ -10,7 +10,7 @@ from transferkit.config import CompareConfig, DataConfig, RunConfig
 from transferkit.errors import RunError, TransferKitError
 from transferkit.evaluation.results import Comparison, RunResult, Scores
 from transferkit.inference.evaluation import evaluate as evaluate_predictor
-from transferkit.inference.predictor import load
+from transferkit.inference.predictor import load_exact
 from transferkit.pipeline import prepare_job, rows_to_process, run_one
 from transferkit.report import page
 from transferkit.training.tracking import Listener, Silent, read_epochs
@@ -62,7 +62,7 @@ def compare(
 
 def evaluate(run: str | Path, data: DataConfig, *, listener: Listener | None = None) -> Scores:
     """Score a run on new labelled data."""
-    return evaluate_predictor(load(run, precision="fp32"), data, listener or Silent())
+    return evaluate_predictor(load_exact(run), data, listener or Silent())
 
 
 def report(folder: str | Path) -> Path:

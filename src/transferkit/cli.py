@@ -221,9 +221,10 @@ def report(folder: Path) -> None:
 @click.option(
     "--to",
     "form",
-    type=click.Choice(["transformers", "peft"]),
+    type=click.Choice(["transformers", "peft", "openvino-int8"]),
     required=True,
-    help="transformers: merged, for AutoModelForSequenceClassification; peft: LoRA for PeftModel.",
+    help="transformers: merged, for AutoModelForSequenceClassification; peft: LoRA for PeftModel; "
+    "openvino-int8: a run folder that predicts in 8-bit integers, measured on the test rows.",
 )
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The folder to write.")
 def export(run: Path, form: str, out: Path) -> None:
@@ -231,7 +232,9 @@ def export(run: Path, form: str, out: Path) -> None:
     from transferkit.inference.export import FORMATS
     from transferkit.inference.predictor import load
 
-    FORMATS[form](load(run), out)
+    said = FORMATS[form](load(run), out)
+    if said:
+        click.echo(said)
     click.echo(out)
 
 

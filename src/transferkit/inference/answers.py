@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from transferkit.errors import DataError, RunError
 from transferkit.formatting import percent
-from transferkit.inference.predictor import Prediction, Predictor, Text, load
+from transferkit.inference.predictor import Prediction, Predictor, Text, load, load_exact
 from transferkit.inference.stages import Stages, explain
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def read_texts(texts: Sequence[str], standard_input: TextIO) -> list[Text]:
 
 def predict_texts(run: Path, rows: list[Text], *, precision: Asked, as_json: bool, explained: bool) -> None:
     """Print the answer for each of `rows`."""
-    predictor = load(run, precision="fp32" if explained else precision)
+    predictor = load_exact(run) if explained else load(run, precision=precision)
     if explained:
         stages = [explain(predictor, row) for row in rows]
         answers = [_stages_as_json(one) for one in stages]

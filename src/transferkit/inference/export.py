@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from transferkit import run_folder
@@ -46,4 +47,17 @@ def export_to_peft(predictor: Predictor, folder: Path) -> None:
     predictor.tokenizer.save(folder)
 
 
-FORMATS = {"transformers": export_transformers, "peft": export_to_peft}
+def export_to_int8(predictor: Predictor, folder: Path) -> str:
+    """Write a run folder that answers in 8-bit integers, and say what they cost; see `quantization`."""
+    # What reads the rows takes seconds to import.
+    from transferkit.inference.quantization import export_quantized
+
+    return str(export_quantized(predictor, folder))
+
+
+# Each writes a folder, and may return a sentence about it.
+FORMATS: dict[str, Callable[[Predictor, Path], str | None]] = {
+    "transformers": export_transformers,
+    "peft": export_to_peft,
+    "openvino-int8": export_to_int8,
+}

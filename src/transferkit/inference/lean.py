@@ -16,8 +16,8 @@ from transferkit.adaptation.capsule import read_capsule
 from transferkit.adaptation.lora import LoRA
 from transferkit.adaptation.strategies import make_strategy
 from transferkit.config import Precision
-from transferkit.data.batching import FeatureTable, ListColumn
 from transferkit.environment import file_hash
+from transferkit.inference.lean_tokenizer import LeanTokenizer
 from transferkit.models.backbones import POOLINGS
 from transferkit.models.lean_encoder import FAMILIES, LeanEncoder, NotLeanError
 
@@ -31,10 +31,7 @@ class LeanClassifier:
         Raises:
             NotLeanError: the run is of a kind that is not known here; transformers is to compute it.
         """
-        if record.tokenizer.pad_token_id is None:
-            raise NotLeanError("a run of an earlier version")
         source = run / "model" if record.keeps_whole_model else base
-        self._pad_token_id = record.tokenizer.pad_token_id
         self._record = record
         self._config = _read_json(source / "config.json")
         if self._config.get("model_type") not in FAMILIES:
@@ -42,18 +39,7 @@ class LeanClassifier:
         weights = _weights(run, record, source, self._config["model_type"])
         self._encoder = LeanEncoder(weights, self._config, precision)
         self._head = _pick_head(weights, self._config["model_type"], record.backbone.pooling)
-        self._tokenizer = _load_tokenizer(run / "tokenizer" / "tokenizer.json", record.tokenizer)
-
-    def encode(self, rows: Sequence[Sequence[str]]) -> FeatureTable:
-        """The features of rows of one text or two."""
-        encoded = self._tokenizer.encode_batch_fast([row[0] if len(row) == 1 else tuple(row) for row in rows])
-        has_types = self._record.tokenizer.uses_token_types
-        return FeatureTable(
-            input_ids=ListColumn.from_lists([one.ids for one in encoded]),
-            token_type_ids=ListColumn.from_lists([one.type_ids for one in encoded]) if has_types else None,
-            labels=None,
-            pad_token_id=self._pad_token_id,
-        )
+        self.tokenizer = LeanTokenizer(run, record.tokenizer)
 
     def __call__(self, batch: dict[str, Tensor]) -> Tensor:
         """Logits [rows, classes] of a batch as `data.batching` collates it."""
@@ -135,17 +121,6 @@ def _bare(name: str, model_type: str) -> str:
     """The name of a weight without the prefix of the base model."""
     prefix = "roberta." if model_type in ("xlm-roberta", "camembert") else f"{model_type}."
     return name.removeprefix(prefix)
-
-
-def _load_tokenizer(file: Path, record: run_folder.TokenizerRecord) -> Any:
-    from tokenizers import Tokenizer
-
-    if not file.is_file():
-        raise NotLeanError("a tokenizer that is not in one file")
-    tokenizer: Any = Tokenizer.from_file(str(file))
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(record.max_length, strategy="longest_first", direction=record.truncation_side)
-    return tokenizer
 
 
 def _read_json(file: Path) -> dict[str, Any]:

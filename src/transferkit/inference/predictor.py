@@ -19,6 +19,7 @@ from transferkit.environment import quiet_libraries
 from transferkit.errors import DataError, RunError
 from transferkit.evaluation.metrics import log_probabilities
 from transferkit.inference.lean import LeanClassifier
+from transferkit.inference.quantized import QuantizedClassifier, is_quantized
 from transferkit.models.backbones import TextClassifier, load_classifier
 from transferkit.models.hub import BackboneFiles, locate
 from transferkit.models.lean_encoder import NotLeanError
@@ -29,6 +30,8 @@ from transferkit.training.tracking import Listener, Silent
 
 # One text, or the two of a pair.
 Text = str | tuple[str, str]
+# The forms of a model that answer and do not train.
+Form = LeanClassifier | QuantizedClassifier
 # Of one pass: what fits the caches of an ordinary processor.
 MAX_BATCH_TOKENS = 4096
 
@@ -53,7 +56,7 @@ class Prediction:
 class Predictor:
     """A trained model with its tokenizer and its labels. Call it with a text, a pair, or a list of either.
 
-    It answers from the inference form of the model where there is one, and else from `model` itself.
+    It answers from an inference form of the model where there is one, and else from `model` itself.
     """
 
     def __init__(self, folder: Path, record: run_folder.RunRecord, precision: Precision) -> None:
@@ -61,7 +64,7 @@ class Predictor:
         self.folder = folder
         self.record = record
         self.precision: Precision = precision
-        self._leans: dict[Precision, LeanClassifier | None] = {}
+        self._forms: dict[Precision, Form | None] = {}
         if not self.is_lean:
             # What is wrong with a run is said when it is loaded.
             _ = self.tokenizer, self.model
@@ -77,27 +80,43 @@ class Predictor:
 
     @cached_property
     def model(self) -> TextClassifier:
-        """The model as it was trained, in fp32 and eval mode, its adapters in place."""
+        """The model as it was trained, in fp32 and eval mode, its adapters in place.
+
+        Raises:
+            RunError: the folder holds its form in 8-bit integers and no weights.
+        """
+        if self.is_quantized:
+            raise RunError(f"{self.folder} holds a model in int8 alone; name the run that it was exported from.")
         quiet_libraries()
         # The caller's random numbers are left as they were; the head before training is drawn as it was then.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.record.config.seed)
             return _load_model(self.folder, self.record, self.tokenizer).eval()
 
-    def _lean(self, precision: Precision) -> LeanClassifier | None:
+    @property
+    def is_quantized(self) -> bool:
+        """Whether it answers in 8-bit integers, whatever precision is asked for."""
+        return is_quantized(self.folder)
+
+    def _form(self, precision: Precision) -> Form | None:
         """The inference form in `precision`, made when it is first asked for; None where there is none."""
-        if precision not in self._leans:
-            try:
-                base = self.folder if self.record.keeps_whole_model else _base_files(self.record).folder
-                self._leans[precision] = LeanClassifier(self.folder, self.record, base, precision)
-            except NotLeanError:
-                self._leans[precision] = None
-        return self._leans[precision]
+        if precision not in self._forms:
+            self._forms[precision] = self._make_form(precision)
+        return self._forms[precision]
+
+    def _make_form(self, precision: Precision) -> Form | None:
+        if self.is_quantized:
+            return QuantizedClassifier(self.folder, self.record)
+        try:
+            base = self.folder if self.record.keeps_whole_model else _base_files(self.record).folder
+            return LeanClassifier(self.folder, self.record, base, precision)
+        except NotLeanError:
+            return None
 
     @property
     def is_lean(self) -> bool:
-        """Whether it answers from the inference form of the model."""
-        return self._lean(self.precision) is not None
+        """Whether it answers from an inference form of the model."""
+        return self._form(self.precision) is not None
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -129,17 +148,17 @@ class Predictor:
         return [Prediction.of(row, self.labels) for row in self._answer(rows, self.precision)] if rows else []
 
     def _answer(self, rows: Sequence[tuple[str, ...]], precision: Precision) -> np.ndarray:
-        lean = self._lean(precision)
-        if lean is not None:
-            return self.logits_of(lean.encode(rows), Silent(), precision)
+        form = self._form(precision)
+        if form is not None:
+            return self.logits_of(form.tokenizer.encode(rows), Silent(), precision)
         table = FeatureTable.from_arrow(self.tokenizer.encode_table(rows), self.tokenizer.pad_token_id)
         return self.logits_of(table, Silent(), precision)
 
     def logits_of(self, table: FeatureTable, listener: Listener, precision: Precision = "fp32") -> np.ndarray:
         """Logits, float32 [rows, classes], of rows that are tokenized already."""
-        lean = self._lean(precision)
-        if lean is not None:
-            return answer_all(lean, table, MAX_BATCH_TOKENS, listener)
+        form = self._form(precision)
+        if form is not None:
+            return answer_all(form, table, MAX_BATCH_TOKENS, listener)
         return predict_logits(self.model, table, MAX_BATCH_TOKENS, listener, Compute(precision))
 
     def as_row(self, text: Text) -> tuple[str, ...]:
@@ -163,7 +182,7 @@ def load(run: str | Path, *, precision: Literal["auto", "fp32", "bf16"] = "auto"
             it, which is faster and moves probabilities by about a percent at most. `logits` are fp32 in any case.
 
     Raises:
-        RunError: there is no run that was trained to an end.
+        RunError: there is no run that was trained to an end, or it is an export in int8 and `precision` is not `auto`.
         BackboneError: the run keeps a capsule only, and its base is not to be had.
         AdaptationError: the base is not the one the capsule was made on.
     """
@@ -171,9 +190,19 @@ def load(run: str | Path, *, precision: Literal["auto", "fp32", "bf16"] = "auto"
     record = run_folder.read_record(folder)
     if not (folder / "model").is_dir():
         raise RunError(f"The run in {folder} stopped before it had a model; train it again with --overwrite.")
+    if is_quantized(folder):
+        if precision != "auto":
+            raise RunError(f"{folder} answers in int8; precision {precision} has no effect on it.")
+        return Predictor(folder, record, "fp32")
     if precision == "auto":
         precision = "bf16" if has_native_bf16() else "fp32"
     return Predictor(folder, record, precision)
+
+
+def load_exact(run: str | Path) -> Predictor:
+    """Load a run to answer with the numbers that training ended with; an export in int8, with its own."""
+    folder = run_folder.resolve(run)
+    return load(folder, precision="auto" if is_quantized(folder) else "fp32")
 
 
 def _load_model(folder: Path, record: run_folder.RunRecord, tokenizer: TextTokenizer) -> TextClassifier:

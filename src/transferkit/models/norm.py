@@ -1,7 +1,7 @@
 """Layer normalization that keeps the states of a model in the precision of autocast.
 
-Autocast leaves norms in fp32. Their output is then cast for every product that reads it, and what is added to it is cast
-back: a fifth of a step in bf16. The norm itself still computes in fp32, from and to bf16.
+Autocast leaves norms in fp32. Their output is then cast for every product that reads it, and what is added to it is
+cast back, a tenth of a step in bf16. The norm itself still computes in fp32, from and to bf16.
 """
 
 from __future__ import annotations

@@ -1,0 +1,66 @@
+"""The form of a run in 8-bit integers that `transferkit export --to openvino-int8` writes, loaded to answer."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from transferkit import run_folder
+from transferkit.errors import RunError
+from transferkit.inference.lean_tokenizer import LeanTokenizer
+
+MODEL_FILE = "openvino_model.xml"
+# The order in which the model takes its inputs.
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+
+
+def is_quantized(folder: Path) -> bool:
+    """Whether the run folder holds a model in 8-bit integers."""
+    return (folder / "model" / MODEL_FILE).is_file()
+
+
+def openvino(*packages: str) -> Any:
+    """The package openvino, after `packages` have been found too; none of them calls home.
+
+    Raises:
+        RunError: one is not installed.
+    """
+    # They count their users over the network, unless the package that does so is missing.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    try:
+        for package in packages:
+            __import__(package)
+        import openvino as found
+    except ImportError as error:
+        raise RunError(f"int8 needs the package {error.name}: pip install 'transferkit[int8]'.") from None
+    return found
+
+
+class QuantizedClassifier:
+    """Text to logits by OpenVINO."""
+
+    def __init__(self, run: Path, record: run_folder.RunRecord) -> None:
+        """Load the model in the run folder `run`.
+
+        Raises:
+            RunError: OpenVINO is not installed, or cannot read the model.
+        """
+        file = run / "model" / MODEL_FILE
+        # Products are in int8; what is between them in fp32, since bf16 there costs accuracy and wins no time.
+        hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+        core = openvino().Core()
+        try:
+            self._request = core.compile_model(core.read_model(file), "CPU", hints).create_infer_request()
+        except RuntimeError as error:
+            raise RunError(f"{file} cannot be loaded by OpenVINO: {str(error).splitlines()[0]}.") from None
+        self.tokenizer = LeanTokenizer(run, record.tokenizer)
+
+    def __call__(self, batch: dict[str, Tensor]) -> Tensor:
+        """Logits [rows, classes] of a batch as `data.batching` collates it."""
+        inputs = [batch[name].numpy().astype(np.int64, copy=False) for name in INPUTS if name in batch]
+        return torch.from_numpy(self._request.infer(inputs)[0])
