@@ -26,7 +26,7 @@ bench: setup ## Measure every claim of speed beside its peer; takes more than an
 	for strategy in lora full bottleneck linear-probe partial; do \
 	  $(BIN)/python -m benchmarks.finetune --strategy $$strategy > /dev/null || exit 1; done
 	$(BIN)/python -m benchmarks.grid > /dev/null
-	for data in pairs reviews; do $(BIN)/python -m benchmarks.inference --data $$data > /dev/null || exit 1; done
+	for data in "pairs" "reviews" "pairs --int8"; do $(BIN)/python -m benchmarks.inference --data $$data > /dev/null || exit 1; done
 	for script in latency cold_start scale; do $(BIN)/python -m benchmarks.$$script > /dev/null || exit 1; done
 	$(BIN)/python -m benchmarks.results_table
 

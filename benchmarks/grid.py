@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,8 +21,9 @@ from transferkit.environment import quiet_libraries
 TARGET = 5.0
 
 
-def ours(splits: data.Splits, epochs: int, seeds: Sequence[int]) -> Attempt:
+def ours(splits: data.Splits, epochs: int, seeds: Sequence[int], _pair: int) -> Attempt:
     """One call of `compare`, its statistics and its report included."""
+    quiet_libraries()
 
     def work() -> tuple[float | None, Answers | None]:
         recipes = [of_strategy(strategy, epochs) for strategy in STRATEGIES]
@@ -40,8 +42,9 @@ def ours(splits: data.Splits, epochs: int, seeds: Sequence[int]) -> Attempt:
     return harness.measured(work)
 
 
-def peer(splits: data.Splits, epochs: int, seeds: Sequence[int], bf16: bool) -> Attempt:
+def peer(splits: data.Splits, epochs: int, seeds: Sequence[int], bf16: bool, _pair: int) -> Attempt:
     """Every run anew: tokenize, load, train, predict."""
+    quiet_libraries()
 
     def work() -> tuple[float | None, Answers | None]:
         answers = []
@@ -57,8 +60,8 @@ def sides(
     splits: data.Splits, epochs: int, seeds: Sequence[int], peers: Sequence[str]
 ) -> dict[str, Callable[[int], Attempt]]:
     """What takes turns; every pair repeats the same work."""
-    chosen = {name: lambda _, name=name: peer(splits, epochs, seeds, name == PEER_BF16) for name in peers}
-    return {OURS: lambda _: ours(splits, epochs, seeds), **chosen}
+    chosen = {name: partial(peer, splits, epochs, seeds, name == PEER_BF16) for name in peers}
+    return {OURS: partial(ours, splits, epochs, seeds), **chosen}
 
 
 def by_strategy(splits: data.Splits, attempts: Mapping[str, Sequence[Attempt]], seeds: int) -> dict[str, Any]:
@@ -78,7 +81,6 @@ def by_strategy(splits: data.Splits, attempts: Mapping[str, Sequence[Attempt]], 
 def main(arguments: list[str] | None = None) -> None:
     """Measure the grid."""
     options = parse(arguments)
-    quiet_libraries()
     splits = data.film_reviews(options.rows, options.validation_rows, options.test_rows)
     harness.say("once on a few rows, untimed: libraries load and kernels are chosen")
     few = data.film_reviews(16, validation=8, test=8)
@@ -107,6 +109,7 @@ def main(arguments: list[str] | None = None) -> None:
     benchmark = Benchmark("grid", splits.name, work, differences, rows, {PEER: TARGET}, splits.truth())
     result = harness.summarise(benchmark, attempts)
     result["by_strategy"] = by_strategy(splits, attempts, len(options.seeds))
+    harness.with_peaks_alone(result, sides(splits, 1, options.seeds[:1], options.peers))
     harness.write(result, options.out)
 
 

@@ -9,8 +9,10 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -103,6 +105,20 @@ def measured(work: Callable[[], tuple[float | None, Answers | None]]) -> Attempt
         seconds, answers = work()
         total = time.perf_counter() - start
     return Attempt(total if seconds is None else seconds, total, memory.bytes, answers)
+
+
+def peak_alone(side: Callable[[int], Attempt]) -> int:
+    """The peak of memory of `side` in a process of its own, which holds nothing of the other side."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(side, 0).result().peak_memory_bytes
+
+
+def with_peaks_alone(result: dict[str, Any], sides: Mapping[str, Callable[[int], Attempt]]) -> dict[str, Any]:
+    """`result` with the peak of each side's memory from `peak_alone`."""
+    for name, side in sides.items():
+        result[name]["peak_memory_bytes"] = peak_alone(side)
+        say(f"{name} alone: {result[name]['peak_memory_bytes'] / 1e6:,.0f} MB")
+    return result
 
 
 def release_memory() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import transferkit
 from benchmarks import data, harness
 from benchmarks.harness import OURS, PEER, Attempt, Benchmark
-from benchmarks.served import DIFFERENCES, call, trained
+from benchmarks.served import DIFFERENCES, IN_BF16, call, trained
 from transferkit.environment import quiet_libraries
 
 TARGET = 1.8
@@ -69,7 +69,7 @@ def main(arguments: list[str] | None = None) -> None:
         "calls": options.calls,
         "block": options.block,
     }
-    differences = [*DIFFERENCES, "seconds and ratios are of the median answer of each block."]
+    differences = [*DIFFERENCES, IN_BF16, "seconds and ratios are of the median answer of each block."]
     benchmark = Benchmark("latency", "text", work, differences, 1, {PEER: TARGET})
     result = harness.summarise(benchmark, attempts)
     for side, times in seen.items():

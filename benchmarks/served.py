@@ -19,11 +19,12 @@ from benchmarks.recipe import MAX_LENGTH, of_strategy
 # Enough to have a model that answers differently from row to row; how good it is does not change its speed.
 TRAINING_ROWS = 64
 DIFFERENCES = [
-    "Both sides have the same weights, exported by `transferkit export`; the peer answers in fp32, TransferKit in bf16 "
-    "where the processor has it.",
+    "Both sides have the same weights, exported by `transferkit export`; the peer answers in fp32.",
     "The peer runs its batches in the order of the list; TransferKit may order rows by length.",
     "Both sides share a process: a peak of memory holds the libraries and both models.",
 ]
+
+IN_BF16 = "TransferKit answers in bf16 where the processor has it."
 
 
 @dataclass(frozen=True)
@@ -41,20 +42,26 @@ class Served:
 
 
 @contextmanager
-def trained(splits: Splits) -> Iterator[Served]:
-    """Train the family's own classifier quickly and export it, in a temporary folder."""
+def trained(splits: Splits, epochs: int = 1) -> Iterator[Served]:
+    """Train the family's own classifier and export it, in a temporary folder; for one epoch, on a few rows."""
     with TemporaryDirectory() as name:
         folder = Path(name)
-        recipe = of_strategy("full", epochs=1)
+        recipe = of_strategy("full", epochs)
         settings = recipe.shared(splits.write(folder))
         settings["backbone"]["head_pooling"] = "model"
-        settings["data"] |= {"train_size": TRAINING_ROWS, "test_size": min(TRAINING_ROWS, len(splits.test))}
+        if epochs == 1:
+            settings["data"] |= {"train_size": TRAINING_ROWS, "test_size": min(TRAINING_ROWS, len(splits.test))}
         say("training and exporting the model that both sides serve")
         transferkit.train(transferkit.RunConfig.model_validate(settings | {"strategy": recipe.spec}), folder / "run")
         served = Served(folder / "run", folder / "exported")
-        command = [sys.executable, "-m", "transferkit", "export", str(served.run), "--to", "transformers"]
-        subprocess.run([*command, "--out", str(served.exported)], check=True, stdout=subprocess.DEVNULL, cwd=ROOT)
+        export(served.run, "transformers", served.exported)
         yield served
+
+
+def export(run: Path, form: str, out: Path) -> None:
+    """`transferkit export`."""
+    command = [sys.executable, "-m", "transferkit", "export", str(run), "--to", form, "--out", str(out)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=ROOT)
 
 
 def as_pipeline_input(texts: tuple[str, ...]) -> str | dict[str, str]:

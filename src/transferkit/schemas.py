@@ -16,6 +16,7 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from transferkit.adaptation.capsule import CapsuleInfo
 from transferkit.evaluation.results import Comparison, EpochRecord, Mistake, RunResult, write_json
+from transferkit.inference.quantization import Quality
 from transferkit.run_folder import RunRecord
 
 # The model of each schema, by the name of its file.
@@ -26,6 +27,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "epoch": EpochRecord,
     "mistake": Mistake,
     "capsule": CapsuleInfo,
+    "quantization": Quality,
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,17 @@ def test_the_sides_take_turns_to_begin(capsys: pytest.CaptureFixture[str]) -> No
     harness.alternate(3, {OURS: lambda _: side("a"), PEER: lambda _: side("b")})
     assert order == ["a", "b", "b", "a", "a", "b"]
     assert capsys.readouterr().out == ""
+
+
+def in_this_process(_pair: int) -> harness.Attempt:
+    return harness.Attempt(1.0, 1.0, os.getpid())
+
+
+def test_peaks_of_memory_are_of_a_process_that_holds_one_side_alone() -> None:
+    result = {OURS: {"peak_memory_bytes": 0}, PEER: {"peak_memory_bytes": 0}}
+    peaks = harness.with_peaks_alone(result, {OURS: in_this_process, PEER: in_this_process})
+    processes = {os.getpid(), peaks[OURS]["peak_memory_bytes"], peaks[PEER]["peak_memory_bytes"]}
+    assert len(processes) == 3
 
 
 def test_the_result_is_printed_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
