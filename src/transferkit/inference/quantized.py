@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,10 @@ def openvino(*packages: str) -> Any:
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     try:
         for package in packages:
-            __import__(package)
-        import openvino as found
+            import_module(package)
+        return import_module("openvino")
     except ImportError as error:
         raise RunError(f"int8 needs the package {error.name}: pip install 'transferkit[int8]'.") from None
-    return found
 
 
 class QuantizedClassifier:
