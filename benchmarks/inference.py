@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import time
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ import numpy.typing as npt
 import transferkit
 from benchmarks import data, harness
 from benchmarks.harness import OURS, PEER, Answers, Attempt, Benchmark
-from benchmarks.served import DIFFERENCES, IN_BF16, as_pipeline_input, call, export, trained
+from benchmarks.served import DIFFERENCES, IN_BF16, Served, as_pipeline_input, call, export, trained
 from transferkit.environment import quiet_libraries
 
 TARGETS = {"pairs": 3.5, "reviews": 3.0, "pairs-int8": 5.0}
@@ -72,6 +74,28 @@ class Sides:
         return chosen
 
 
+def ours_alone(run: Path, texts: list[tuple[str, ...]], _pair: int) -> Attempt:
+    """Load the run and call it."""
+    rows: list[Any] = [row[0] if len(row) == 1 else row for row in texts]
+
+    def work() -> tuple[float | None, Answers | None]:
+        transferkit.load(run)(rows)
+        return None, None
+
+    return harness.measured(work)
+
+
+def peer_alone(served: Served, texts: list[tuple[str, ...]], batch_size: int, _pair: int) -> Attempt:
+    """Load the pipeline and call it."""
+    quiet_libraries()
+
+    def work() -> tuple[float | None, Answers | None]:
+        call(served.pipeline(), [as_pipeline_input(row) for row in texts], batch_size)
+        return None, None
+
+    return harness.measured(work)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Measure one kind of data."""
     options = parse(arguments)
@@ -86,6 +110,11 @@ def main(arguments: list[str] | None = None) -> None:
             export(served.run, "openvino-int8", run)
         sides = Sides(transferkit.load(run), served.pipeline(), splits.test.texts)
         attempts = harness.alternate(options.pairs, {OURS: sides.ours, PEER: sides.peer})
+        texts = splits.test.texts
+        alone = {
+            OURS: harness.peak_alone(partial(ours_alone, run, texts)),
+            PEER: harness.peak_alone(partial(peer_alone, served, texts, sides.batch_size)),
+        }
     work = {
         "data": splits.name,
         "backbone": "minilm",
@@ -97,12 +126,15 @@ def main(arguments: list[str] | None = None) -> None:
     differences = [
         *DIFFERENCES,
         "TransferKit answers in 8-bit integers by OpenVINO." if options.int8 else IN_BF16,
+        "Peaks of memory are of each side in a process of its own, from loading to the last answer.",
         f"The peer's batch size is the fastest of 1, 8 and 32 on the first {TRIAL_ROWS} rows; TransferKit's its own.",
     ]
     benchmark = Benchmark(
         "inference", variant, work, differences, len(splits.test), {PEER: TARGETS.get(variant)}, splits.truth()
     )
     result = harness.summarise(benchmark, attempts)
+    for side, peak in alone.items():
+        result[side]["peak_memory_bytes"] = peak
     gap = np.abs(sides.probabilities[OURS] - sides.probabilities[PEER]).max()
     result["largest_probability_difference"] = float(gap)
     result["peer_trial_seconds_by_batch"] = {str(size): seconds for size, seconds in sides.batch_seconds.items()}

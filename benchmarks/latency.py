@@ -69,7 +69,12 @@ def main(arguments: list[str] | None = None) -> None:
         "calls": options.calls,
         "block": options.block,
     }
-    differences = [*DIFFERENCES, IN_BF16, "seconds and ratios are of the median answer of each block."]
+    differences = [
+        *DIFFERENCES,
+        IN_BF16,
+        "seconds and ratios are of the median answer of each block.",
+        "Both sides share a process: a peak of memory holds the libraries and both models.",
+    ]
     benchmark = Benchmark("latency", "text", work, differences, 1, {PEER: TARGET})
     result = harness.summarise(benchmark, attempts)
     for side, times in seen.items():

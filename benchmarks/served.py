@@ -21,7 +21,6 @@ TRAINING_ROWS = 64
 DIFFERENCES = [
     "Both sides have the same weights, exported by `transferkit export`; the peer answers in fp32.",
     "The peer runs its batches in the order of the list; TransferKit may order rows by length.",
-    "Both sides share a process: a peak of memory holds the libraries and both models.",
 ]
 
 IN_BF16 = "TransferKit answers in bf16 where the processor has it."

@@ -44,13 +44,13 @@ class Prediction:
     probabilities: dict[str, float]
 
     @classmethod
-    def of(cls, logits: np.ndarray, labels: Sequence[str]) -> Prediction:
-        """From the logits of one row, [classes]."""
-        probabilities = np.exp(log_probabilities(logits[np.newaxis]))[0]
-        return cls(
-            label=labels[int(probabilities.argmax())],
-            probabilities={name: float(p) for name, p in zip(labels, probabilities, strict=True)},
-        )
+    def all_of(cls, logits: np.ndarray, labels: Sequence[str]) -> list[Prediction]:
+        """From logits [rows, classes], one for each row."""
+        probabilities = np.exp(log_probabilities(logits))
+        return [
+            cls(labels[best], dict(zip(labels, row, strict=True)))
+            for best, row in zip(probabilities.argmax(axis=1).tolist(), probabilities.tolist(), strict=True)
+        ]
 
 
 class Predictor:
@@ -145,7 +145,7 @@ class Predictor:
 
     def _predict(self, texts: Sequence[Text]) -> list[Prediction]:
         rows = [self.as_row(text) for text in texts]
-        return [Prediction.of(row, self.labels) for row in self._answer(rows, self.precision)] if rows else []
+        return Prediction.all_of(self._answer(rows, self.precision), self.labels) if rows else []
 
     def _answer(self, rows: Sequence[tuple[str, ...]], precision: Precision) -> np.ndarray:
         form = self._form(precision)

@@ -24,12 +24,13 @@ def explain(predictor: Predictor, text: Text) -> Stages:
     row = predictor.as_row(text)
     encoded, _ = predictor.tokenizer.encode([row])
     ids = encoded["input_ids"][0]
-    logits = predictor.logits([row])[0]
+    logits = predictor.logits([row])
+    [prediction] = Prediction.all_of(logits, predictor.labels)
     return Stages(
         text=row,
         tokens=tuple(predictor.tokenizer.backend.convert_ids_to_tokens(ids)),
         ids=tuple(ids),
         types=tuple(encoded["token_type_ids"][0]) if "token_type_ids" in encoded else None,
-        logits={name: float(value) for name, value in zip(predictor.labels, logits, strict=True)},
-        prediction=Prediction.of(logits, predictor.labels),
+        logits={name: float(value) for name, value in zip(predictor.labels, logits[0], strict=True)},
+        prediction=prediction,
     )
