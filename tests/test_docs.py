@@ -39,7 +39,7 @@ def commands(text: str) -> list[str]:
 def wrong_in(command: str) -> str | None:
     """What the command line does not know in `transferkit ...`."""
     words = shlex.split(command, comments=True)[1:]
-    if not words or words[0].isupper():
+    if not words or words[0].isupper() or words[0] in COMMON:
         return None
     verb, *rest = words
     if verb not in FLAGS:
