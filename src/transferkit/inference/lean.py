@@ -36,10 +36,10 @@ class LeanClassifier:
         self._config = _read_json(source / "config.json")
         if self._config.get("model_type") not in FAMILIES:
             raise NotLeanError("another family")
+        self.tokenizer = LeanTokenizer(run, record.tokenizer)
         weights = _weights(run, record, source, self._config["model_type"])
         self._encoder = LeanEncoder(weights, self._config, precision)
         self._head = _pick_head(weights, self._config["model_type"], record.backbone.pooling)
-        self.tokenizer = LeanTokenizer(run, record.tokenizer)
 
     def __call__(self, batch: dict[str, Tensor]) -> Tensor:
         """Logits [rows, classes] of a batch as `data.batching` collates it."""
