@@ -18,7 +18,7 @@ from transferkit.config import RunConfig, SharedConfig, TrainingConfig
 from transferkit.data import inspection, workspace
 from transferkit.data.batching import FeatureTable, LengthGroupedSampler
 from transferkit.data.preparation import TextData, prepare
-from transferkit.environment import PeakMemory, describe, file_hash, quiet_libraries
+from transferkit.environment import PeakMemory, describe, file_hash, quiet_libraries, release_memory
 from transferkit.errors import ConfigError
 from transferkit.evaluation.metrics import quick_metrics, score
 from transferkit.evaluation.results import DataFacts, RunResult, write_json
@@ -32,6 +32,7 @@ from transferkit.training.loop import Plan, fit
 from transferkit.training.precision import Compute, choose, probe_rows, threads
 from transferkit.training.prefix_cache import PrefixCache
 from transferkit.training.tracking import Listener
+from transferkit.training.used_rows import used_rows
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,8 @@ def prepare_job(config: SharedConfig, listener: Listener, is_shared: bool = Fals
         model = load_classifier(files, config.backbone, data.labels, tokenizer.pad_token_id)
     fingerprint = model.fingerprint()
     compute = _choose_compute(config.training, model, fingerprint, tables["train"], listener)
+    del model
+    release_memory()
     cache = PrefixCache(config.training.prefix_cache, int(config.training.prefix_cache_gigabytes * 1e9), listener)
     weights = files.folder / "model.safetensors"
     return Job(
@@ -119,11 +122,12 @@ def run_one(config: RunConfig, job: Job, folder: Path, label: str, listener: Lis
         prefix = _prefix(config.training, model, job, label)
         _write_record(folder, config, job, label, strategy, model, report)
         start = time.perf_counter()
-        outcome = fit(
-            model, job.task, _with_states(job, prefix, "train", job.compute),
-            _with_states(job, prefix, "validation", job.compute), _plan(config, strategy, job),
-            measure=quick_metrics, folder=folder, listener=listener, forward=prefix,
-        )  # fmt: skip
+        train, validation = (_with_states(job, prefix, split, job.compute) for split in ("train", "validation"))
+        with used_rows(model, [train, validation]):
+            outcome = fit(
+                model, job.task, train, validation, _plan(config, strategy, job), measure=quick_metrics, folder=folder,
+                listener=listener, forward=prefix,
+            )  # fmt: skip
         train_seconds = time.perf_counter() - start
         _save_model(folder, model, strategy, config, job)
         result = RunResult(
@@ -330,6 +334,7 @@ def save_whole(target: Path, model: TextClassifier) -> None:
 def _with_scores(
     result: RunResult, model: TextClassifier, prefix: Prefix | None, job: Job, folder: Path, listener: Listener
 ) -> RunResult:
+    release_memory()
     # Reported scores are exact; a run that shares them with no other has no use for kept states.
     exact = replace(job.compute, precision="fp32")
     start = time.perf_counter()

@@ -27,7 +27,7 @@ class ListColumn:
 
     def __init__(self, values: Sequence[np.ndarray], offsets: Sequence[np.ndarray]) -> None:
         """`values` of the lists one after the other, and `offsets` of each list and the end of the last, by chunk."""
-        self._values, self._offsets = values, offsets
+        self.chunks, self._offsets = values, offsets
         sizes = [len(chunk) - 1 for chunk in offsets]
         self._first_rows = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         self.lengths = np.concatenate([np.diff(chunk) for chunk in offsets] or [np.empty(0)]).astype(np.int32)
@@ -52,7 +52,7 @@ class ListColumn:
         chunk = int(np.searchsorted(self._first_rows, row, side="right")) - 1
         local = row - self._first_rows[chunk]
         start, stop = self._offsets[chunk][local : local + 2]
-        return np.asarray(self._values[chunk][start:stop])
+        return np.asarray(self.chunks[chunk][start:stop])
 
     def padded(self, rows: np.ndarray, width: int, fill: int) -> Tensor:
         """The lists of `rows`, padded on the right with `fill`: int64 [len(rows), width]."""

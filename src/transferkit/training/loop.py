@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 
 from transferkit.adaptation.freezing import set_training_mode
 from transferkit.data.batching import FeatureTable, LengthGroupedSampler, split
+from transferkit.environment import release_memory
 from transferkit.errors import TransferKitError
 from transferkit.evaluation.results import EpochRecord
 from transferkit.tasks.base import Task
@@ -152,6 +153,7 @@ def _one_epoch(
             f"The training loss is {train_loss} in epoch {epoch}; lower --set training.learning_rate "
             f"(it is {run.plan.learning_rate:g}) or train with --precision fp32."
         )
+    release_memory()
     plan = run.plan
     logits = predict_logits(run.model, validation, plan.max_batch_tokens, run.listener, plan.compute, run.forward)
     assert validation.labels is not None, "validation rows have labels"

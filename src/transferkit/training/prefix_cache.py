@@ -22,7 +22,7 @@ from torch import Tensor
 
 from transferkit.adaptation.prefix import Prefix
 from transferkit.data.batching import FeatureTable
-from transferkit.environment import cache_folder
+from transferkit.environment import cache_folder, release_memory
 from transferkit.formatting import size
 from transferkit.training.precision import Compute, autocast, training_kernels
 from transferkit.training.tracking import Listener
@@ -54,11 +54,11 @@ class States:
     def put(self, rows: np.ndarray, states: Tensor) -> None:
         """Keep what was computed for `rows`."""
         if self.starts is None:
-            self.data[torch.from_numpy(rows)] = states
+            self.data[torch.from_numpy(rows)] = states.to(self.data.dtype)
             return
         lengths = torch.from_numpy(np.diff(self.starts)[rows])
         real = torch.arange(states.shape[1]) < lengths.unsqueeze(1)
-        self.data[self.places(rows, states.shape[1])[real]] = states[real]
+        self.data[self.places(rows, states.shape[1])[real]] = states[real].to(self.data.dtype)
 
     def places(self, rows: np.ndarray, length: int) -> Tensor:
         """Where the tokens of `rows` are in `data`: int64 [rows, length]."""
@@ -105,7 +105,9 @@ class PrefixCache:
             first = _compute(prefix, features)
         starts = None if prefix.is_pooled else np.concatenate([[0], np.cumsum(table.lengths, dtype=np.int64)])
         shape = (len(table) if starts is None else int(starts[-1]), first.shape[-1])
-        number_of_bytes = shape[0] * shape[1] * first.element_size()
+        # A mean comes in fp32, and under autocast the head reads it in bf16.
+        dtype = torch.bfloat16 if compute.precision == "bf16" else first.dtype
+        number_of_bytes = shape[0] * shape[1] * dtype.itemsize
         place = self._choose_place(number_of_bytes)
         if place is None:
             return None
@@ -114,10 +116,11 @@ class PrefixCache:
             self.listener.extended(len(table))
             with training_kernels(prefix.model, compute):
                 _fill(states, prefix, table, compute, max_tokens, self.listener)
+            release_memory()
 
         if place == "disk":
-            return self._on_disk(key, shape, first.dtype, starts, fill)
-        states = States(torch.empty(shape, dtype=first.dtype), starts)
+            return self._on_disk(key, shape, dtype, starts, fill)
+        states = States(torch.empty(shape, dtype=dtype), starts)
         fill(states)
         return states
 
