@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ctypes
 import gc
 import json
 import sys
@@ -20,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from transferkit.environment import PeakMemory, describe
+from transferkit.environment import PeakMemory, describe, release_memory
 from transferkit.evaluation.statistics import combine_p, mcnemar_p, mean_interval
 
 SCHEMA = "transferkit/benchmark/1"
@@ -99,6 +98,7 @@ def say(text: str) -> None:
 
 def measured(work: Callable[[], tuple[float | None, Answers | None]]) -> Attempt:
     """Run `work`, which returns the seconds of the part that counts (None: all of it) and its answers."""
+    gc.collect()
     release_memory()
     with PeakMemory() as memory:
         start = time.perf_counter()
@@ -119,14 +119,6 @@ def with_peaks_alone(result: dict[str, Any], sides: Mapping[str, Callable[[int],
         result[name]["peak_memory_bytes"] = peak_alone(side)
         say(f"{name} alone: {result[name]['peak_memory_bytes'] / 1e6:,.0f} MB")
     return result
-
-
-def release_memory() -> None:
-    """Give what the other side left behind back to the system, as far as the C library knows how."""
-    gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if trim is not None:
-        trim(0)
 
 
 def alternate(pairs: int, sides: Mapping[str, Callable[[int], Attempt]]) -> dict[str, list[Attempt]]:

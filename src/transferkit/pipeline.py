@@ -47,6 +47,7 @@ class Job:
     task: Classification
     compute: Compute
     fingerprint: str
+    tokenizer_hash: str
     weights_sha256: str | None
     cache: PrefixCache
     max_batch_tokens: int
@@ -74,7 +75,8 @@ def prepare_job(config: SharedConfig, listener: Listener, is_shared: bool = Fals
     weights = files.folder / "model.safetensors"
     return Job(
         data, files, tokenizer, tables, facts, _make_task(config.training, data, facts), compute, fingerprint,
-        file_hash(weights) if weights.is_file() else None, cache, config.training.max_batch_tokens, is_shared,
+        tokenizer.hash(), file_hash(weights) if weights.is_file() else None, cache, config.training.max_batch_tokens,
+        is_shared,
     )  # fmt: skip
 
 
@@ -181,7 +183,7 @@ def _with_states(job: Job, prefix: Prefix | None, split: str, compute: Compute) 
     identity = {
         "base": job.fingerprint,
         "pooling": prefix.model.pooling,
-        "tokenizer": job.tokenizer.hash(),
+        "tokenizer": job.tokenizer_hash,
         "truncation": f"{job.tokenizer.max_length} {job.tokenizer.backend.truncation_side}",
         "rows": job.facts.hashes[split],
     }
@@ -283,7 +285,7 @@ def _write_record(
             pooling=model.pooling,
         ),
         tokenizer=run_folder.TokenizerRecord(
-            hash=job.tokenizer.hash(),
+            hash=job.tokenizer_hash,
             max_length=job.tokenizer.max_length,
             truncation_side=config.tokenization.truncation_side,
             pad_token_id=job.tokenizer.pad_token_id,
@@ -311,7 +313,7 @@ def _save_model(folder: Path, model: TextClassifier, strategy: Strategy, config:
             labels=job.data.labels,
             backbone=job.files.name,
             base_fingerprint=job.fingerprint,
-            tokenizer_hash=job.tokenizer.hash(),
+            tokenizer_hash=job.tokenizer_hash,
             pooling=model.pooling,
         )
         save_capsule(target / run_folder.CAPSULE_FILE, model, info)
