@@ -14,7 +14,7 @@ from tests.small_data import write_csv
 from transferkit.config import RunConfig
 from transferkit.errors import ConfigError
 from transferkit.evaluation.results import EpochRecord
-from transferkit.run_folder import read_predictions, read_record
+from transferkit.run_folder import read_predictions, read_record, read_result
 from transferkit.settings import compare_config, run_config
 from transferkit.training import prefix_cache
 from transferkit.training.tracking import Silent, read_epochs
@@ -103,6 +103,14 @@ def test_a_seed_gives_the_same_numbers_bit_for_bit_with_each_setting(
     (first, logits), (second, again) = (run(settings, tmp_path / name, strategy, **training) for name in "ab")
     assert first == second
     assert np.array_equal(logits, again)
+
+
+def test_a_run_that_keeps_the_mean_names_no_best_epoch(settings: dict[str, object], tmp_path: Path) -> None:
+    run(settings, tmp_path / "run", "lora", keep="average", epochs=3)
+    result = read_result(tmp_path / "run")
+    assert (result.status, result.epochs, result.best_epoch) == ("finished", 3, None)
+    with pytest.raises(ConfigError, match="there are 2; train for 3 or more, or keep the best"):
+        run(settings, tmp_path / "short", "lora", keep="average", epochs=2)
 
 
 def test_one_thread_and_two_agree(settings: dict[str, object], tmp_path: Path) -> None:

@@ -101,6 +101,8 @@ class TrainingConfig(Section):
     class_weights: Literal["none", "balanced"] = "none"
     # Macro F1 counts every class alike, so a checkpoint that forgets a rare class is not kept.
     best_metric: Literal["f1_macro", "accuracy", "mcc", "loss"] = "f1_macro"
+    # The epoch with the best metric, or the mean of the weights after each epoch from the second on.
+    keep: Literal["best", "average"] = "best"
     early_stopping: int | None = Field(default=None, ge=1)
     # What is left open (auto, None) is measured on this machine.
     precision: Literal["auto", "fp32", "bf16"] = "auto"

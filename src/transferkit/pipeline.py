@@ -27,6 +27,7 @@ from transferkit.models.backbones import TextClassifier, load_classifier, longes
 from transferkit.models.hub import BackboneFiles, locate
 from transferkit.tasks.classification import Classification
 from transferkit.tokenization.pretrained import TextTokenizer
+from transferkit.training.averaging import LEAST_EPOCHS
 from transferkit.training.forward import predict_logits
 from transferkit.training.loop import Plan, fit
 from transferkit.training.precision import Compute, choose, probe_rows, threads
@@ -142,7 +143,7 @@ def run_one(config: RunConfig, job: Job, folder: Path, label: str, listener: Lis
             train_seconds=train_seconds,
             stored_bytes=run_folder.stored_bytes(folder),
             epochs=len(outcome.epochs),
-            best_epoch=outcome.best_epoch,
+            best_epoch=None if outcome.averaged else outcome.best_epoch,
             precision=job.compute.precision,
         )
         if not outcome.interrupted:
@@ -244,8 +245,14 @@ def _plan(config: RunConfig, strategy: Strategy, job: Job) -> Plan:
         own: float = getattr(strategy, name)
         return own if name in config.strategy.options or asked is None else asked
 
+    epochs = int(resolved("epochs"))
+    if training.keep == "average" and epochs < LEAST_EPOCHS:
+        raise ConfigError(
+            f"training.keep=average takes the mean over the epochs from the second on, and there are {epochs}; "
+            f"train for {LEAST_EPOCHS} or more, or keep the best."
+        )
     return Plan(
-        epochs=int(resolved("epochs")),
+        epochs=epochs,
         learning_rate=resolved("learning_rate"),
         warmup_ratio=resolved("warmup_ratio"),
         batch_size=training.batch_size,
@@ -255,6 +262,7 @@ def _plan(config: RunConfig, strategy: Strategy, job: Job) -> Plan:
         schedule=training.schedule,
         clip_norm=training.clip_norm,
         best_metric=training.best_metric,
+        keep=training.keep,
         early_stopping=training.early_stopping,
         compute=job.compute,
         frozen_dropout=training.frozen_dropout,

@@ -23,7 +23,7 @@ from transferkit.training.tracking import Silent, read_epochs
 
 PLAN = Plan(
     epochs=3, learning_rate=0.05, warmup_ratio=0.1, batch_size=8, accumulation=1, max_batch_tokens=4096,
-    weight_decay=0.0, schedule="linear", clip_norm=1.0, best_metric="f1_macro", early_stopping=None,
+    weight_decay=0.0, schedule="linear", clip_norm=1.0, best_metric="f1_macro", keep="best", early_stopping=None,
     compute=Compute(), frozen_dropout=False, seed=0,
 )  # fmt: skip
 TASK = Classification(("even", "odd"))
@@ -144,6 +144,30 @@ class Impatient(Silent):
         self.left -= rows
         if self.left <= 0:
             raise KeyboardInterrupt
+
+
+class Album(Impatient):
+    """Keeps the weights at the end of every epoch."""
+
+    def __init__(self, model: nn.Module, rows: int) -> None:
+        super().__init__(rows)
+        self.model = model
+        self.epochs: list[list[Tensor]] = []
+
+    def epoch_ended(self, record: EpochRecord) -> None:
+        self.epochs.append(weights(self.model))
+
+
+@pytest.mark.parametrize(("rows", "interrupted", "epochs"), [(10**6, False, 4), (3 * (64 + 40) + 16, True, 3)])
+def test_the_mean_over_epochs_leaves_out_the_first(tmp_path: Path, rows: int, interrupted: bool, epochs: int) -> None:
+    model = Bag()
+    album = Album(model, rows)
+    plan = replace(PLAN, epochs=4, keep="average")
+    outcome = fit(model, TASK, table(), table(40, seed=1), plan, measure=quick_metrics, folder=tmp_path, listener=album)
+    assert (outcome.interrupted, len(album.epochs), outcome.averaged) == (interrupted, epochs, epochs - 1)
+    for mean, *each in zip(weights(model), *album.epochs[1:], strict=True):
+        torch.testing.assert_close(mean, torch.stack(each).mean(0))
+        assert not torch.allclose(mean, each[-1])
 
 
 def test_ctrl_c_keeps_the_best_epoch_so_far(tmp_path: Path) -> None:

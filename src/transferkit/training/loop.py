@@ -24,6 +24,7 @@ from transferkit.environment import release_memory
 from transferkit.errors import TransferKitError
 from transferkit.evaluation.results import EpochRecord
 from transferkit.tasks.base import Task
+from transferkit.training.averaging import FIRST_EPOCH, WeightAverage
 from transferkit.training.checkpoint import restore_checkpoint, save_checkpoint
 from transferkit.training.forward import Forward, predict_logits
 from transferkit.training.optimizer import learning_rate_factor, make_optimizer
@@ -49,6 +50,7 @@ class Plan:
     schedule: str
     clip_norm: float | None
     best_metric: str
+    keep: str
     early_stopping: int | None
     compute: Compute
     frozen_dropout: bool
@@ -57,10 +59,11 @@ class Plan:
 
 @dataclass
 class Outcome:
-    """What was reached; the model holds the weights of `best_epoch`."""
+    """What was reached; the model holds the weights of `best_epoch`, or the mean of the last `averaged` epochs."""
 
     epochs: list[EpochRecord] = field(default_factory=list)
     best_epoch: int | None = None
+    averaged: int = 0
     interrupted: bool = False
 
 
@@ -76,12 +79,12 @@ def fit(
     listener: Listener,
     forward: Forward | None = None,
 ) -> Outcome:
-    """Train the parameters of `model` that require gradients, and leave it with its best weights.
+    """Train the parameters of `model` that require gradients, and leave it with its best weights or their mean.
 
-    The best epoch is chosen on `validation` alone. Ctrl-C ends the training and keeps what was reached: the best
-    epoch so far, or the weights as they are where none was completed. `folder` gets a line of `metrics.jsonl` for
-    every epoch and, while training runs, the best weights. `forward` is called in place of `model`, which it is a
-    part of, where the lower layers have been computed already.
+    The best epoch is chosen on `validation` alone; `plan.keep` says whether it is kept, or the mean over epochs. Ctrl-C
+    ends the training and keeps what was reached: the same of the epochs so far, or the weights as they are where none
+    was completed. `folder` gets a line of `metrics.jsonl` for every epoch and, while training runs, the best weights.
+    `forward` is called in place of `model`, which it is a part of, where the lower layers have been computed already.
 
     Raises:
         TransferKitError: the loss stopped being a number.
@@ -94,7 +97,7 @@ def fit(
     model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
     run = _Run(model, task, optimizer, accelerator, plan, listener, forward, steps_per_epoch=_steps(len(loader), plan))
     checkpoint = folder / "checkpoints" / "best.safetensors"
-    outcome = Outcome()
+    outcome, average = Outcome(), WeightAverage()
     torch.manual_seed(plan.seed)
     try:
         with threads(plan.compute.threads), training_kernels(model, plan.compute):
@@ -104,6 +107,8 @@ def fit(
                 outcome.epochs.append(record)
                 append_epoch(folder / "metrics.jsonl", record)
                 listener.epoch_ended(record)
+                if plan.keep == "average" and epoch >= FIRST_EPOCH:
+                    average.add(accelerator.unwrap_model(model))
                 if record.best:
                     outcome.best_epoch = epoch
                     save_checkpoint(checkpoint, accelerator.unwrap_model(model))
@@ -113,7 +118,11 @@ def fit(
     except KeyboardInterrupt:
         outcome.interrupted = True
     model.eval()
-    if outcome.best_epoch is not None:
+    outcome.averaged = average.epochs
+    if outcome.averaged:
+        listener.said(f"Kept is the mean of the weights over epochs {FIRST_EPOCH} to {len(outcome.epochs)}.")
+        average.restore(accelerator.unwrap_model(model))
+    elif outcome.best_epoch is not None:
         restore_checkpoint(checkpoint, accelerator.unwrap_model(model))
     return outcome
 
