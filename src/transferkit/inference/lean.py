@@ -53,7 +53,7 @@ class Head:
     """Linear layers in a row on one vector a text, with the activation of the family between them."""
 
     def __init__(self, weights: dict[str, Tensor], names: Sequence[str], activation: Any = None) -> None:
-        self.layers = [(weights[f"{name}.weight"], weights[f"{name}.bias"]) for name in names]
+        self.layers = [(weights[f"{name}.weight"].clone(), weights[f"{name}.bias"].clone()) for name in names]
         self.activation = activation
 
     def __call__(self, x: Tensor) -> Tensor:

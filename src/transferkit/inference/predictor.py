@@ -15,7 +15,7 @@ from transferkit import run_folder
 from transferkit.adaptation.capsule import attach
 from transferkit.config import BackboneConfig, Precision, TokenizationConfig
 from transferkit.data.batching import FeatureTable
-from transferkit.environment import quiet_libraries
+from transferkit.environment import quiet_libraries, release_memory
 from transferkit.errors import DataError, RunError
 from transferkit.evaluation.metrics import log_probabilities
 from transferkit.inference.lean import LeanClassifier
@@ -102,6 +102,7 @@ class Predictor:
         """The inference form in `precision`, made when it is first asked for; None where there is none."""
         if precision not in self._forms:
             self._forms[precision] = self._make_form(precision)
+            release_memory()
         return self._forms[precision]
 
     def _make_form(self, precision: Precision) -> Form | None:

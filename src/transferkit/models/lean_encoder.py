@@ -91,7 +91,8 @@ class Norm:
 
     def __init__(self, weights: Weights, name: str, eps: float, precision: Precision) -> None:
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-        self.weight, self.bias = weights[f"{name}.weight"].to(dtype), weights[f"{name}.bias"].to(dtype)
+        self.weight = weights[f"{name}.weight"].to(dtype, copy=True)
+        self.bias = weights[f"{name}.bias"].to(dtype, copy=True)
         self.eps = eps
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -143,9 +144,11 @@ class LeanEncoder:
         heads = int(config.get("num_attention_heads") or config["n_heads"])
         layers = int(config.get("num_hidden_layers") or config["n_layers"])
         try:
-            self.words = weights["embeddings.word_embeddings.weight"]
-            self.positions = weights["embeddings.position_embeddings.weight"][_first_position(config) :]
-            self.types = weights.get("embeddings.token_type_embeddings.weight")
+            # Everything kept is a copy, so that the file which the weights are mapped from can be let go.
+            self.words = weights["embeddings.word_embeddings.weight"].clone()
+            self.positions = weights["embeddings.position_embeddings.weight"][_first_position(config) :].clone()
+            types = weights.get("embeddings.token_type_embeddings.weight")
+            self.types = None if types is None else types.clone()
             self.norm = Norm(weights, "embeddings.LayerNorm", eps, "fp32")
             project = "embeddings_project.weight" in weights
             self.project = Linear(weights, ("embeddings_project",), precision) if project else None

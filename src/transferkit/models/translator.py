@@ -1,0 +1,123 @@
+"""The Transformer (Vaswani et al. 2017): encode a source, decode a target, project to words.
+
+Shapes: B rows, S tokens of a source, T of a target, D width, V words of the target vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from transferkit.models.attention import causal_mask
+from transferkit.models.layers import Decoder, Encoder, LayerCache, Shape, SinusoidalPositions, TokenEmbedding, Weights
+
+
+@dataclass(frozen=True)
+class Attentions:
+    """The attention weights of one pass, a tensor a layer.
+
+    `encoder` [B, H, S, S], `decoder` [B, H, T, T], `cross` [B, H, T, S].
+    """
+
+    encoder: tuple[Tensor, ...]
+    decoder: tuple[Tensor, ...]
+    cross: tuple[Tensor, ...]
+
+
+class Translator(nn.Module):
+    """Source ids and the target so far to log-probabilities of the next word at every position."""
+
+    def __init__(
+        self, source_vocabulary: int, target_vocabulary: int, encoder_layers: int, decoder_layers: int, shape: Shape,
+        tied: bool,
+    ) -> None:  # fmt: skip
+        """`tied` makes the embeddings of both sides and the projection one matrix (section 3.4).
+
+        Raises:
+            ValueError: `tied`, and the vocabularies differ in size.
+        """
+        super().__init__()
+        self.source_embedding = TokenEmbedding(source_vocabulary, shape.width)
+        self.target_embedding = TokenEmbedding(target_vocabulary, shape.width)
+        self.positions = SinusoidalPositions(shape.width, shape.dropout)
+        self.encoder = Encoder(encoder_layers, shape)
+        self.decoder = Decoder(decoder_layers, shape)
+        self.projection = nn.Linear(shape.width, target_vocabulary, bias=not tied)
+        for parameter in self.parameters():
+            if parameter.ndim > 1:
+                nn.init.xavier_uniform_(parameter)
+        if tied:
+            if source_vocabulary != target_vocabulary:
+                raise ValueError(
+                    f"Tied embeddings need one vocabulary; there are {source_vocabulary} and {target_vocabulary} words."
+                )
+            # Times sqrt(D) in the embedding these are of size 1, and as a projection they start with logits of size 1.
+            nn.init.normal_(self.source_embedding.weight, std=shape.width**-0.5)
+            self.target_embedding.weight = self.projection.weight = self.source_embedding.weight
+
+    def encode(self, source: Tensor, source_mask: Tensor | None = None, weights: Weights | None = None) -> Tensor:
+        """States [B, S, D] of source ids [B, S]; the mask is bool [B, S], True on real tokens."""
+        x = self.positions(self.source_embedding(source))
+        return cast(Tensor, self.encoder(x, _over_heads(source_mask), weights))
+
+    def decode(
+        self, target: Tensor, caches: Sequence[LayerCache], source_mask: Tensor | None = None, first: int = 0,
+        weights: Weights | None = None,
+    ) -> tuple[Tensor, tuple[LayerCache, ...]]:  # fmt: skip
+        """States [B, T, D] of target ids [B, T] at the positions from `first` on, and the caches with them.
+
+        `caches` are those of `decoder.begin` at first, and then what the last call returned.
+        """
+        x = self.positions(self.target_embedding(target), first)
+        # One new position may look at all that came before it and needs no mask.
+        length = target.shape[1]
+        mask = causal_mask(length, first + length).to(x.device) if length > 1 else None
+        states: tuple[Tensor, tuple[LayerCache, ...]] = self.decoder(x, caches, _over_heads(source_mask), mask, weights)
+        return states
+
+    def project(self, states: Tensor) -> Tensor:
+        """Log-probabilities [..., V] of states [..., D], in fp32."""
+        return torch.log_softmax(self.projection(states).float(), -1)
+
+    def forward(self, source: Tensor, source_mask: Tensor | None, target: Tensor) -> Tensor:
+        """Logits [B, T, V] of the word after each target position, the true ones before it given (teacher forcing).
+
+        Padding at the end of a target needs no mask: no real position looks at it.
+        """
+        states, _ = self.decode(target, self.decoder.begin(self.encode(source, source_mask)), source_mask)
+        logits: Tensor = self.projection(states)
+        return logits
+
+    def attentions(self, source: Tensor, source_mask: Tensor | None, target: Tensor) -> Attentions:
+        """What every layer and head looks at, for one batch."""
+        encoder, decoder = Weights(), Weights()
+        states = self.encode(source, source_mask, encoder)
+        self.decode(target, self.decoder.begin(states), source_mask, weights=decoder)
+        return Attentions(tuple(encoder), tuple(decoder[0::2]), tuple(decoder[1::2]))
+
+
+def build_translator(
+    source_vocabulary: int, target_vocabulary: int, *, encoder_layers: int = 6, decoder_layers: int = 6,
+    tied: bool = False, **sizes: Any,
+) -> Translator:  # fmt: skip
+    """A translator with random weights, by default of the paper's base size (table 3).
+
+    Weight matrices start Xavier-uniform (Glorot and Bengio 2010, equation 16), tied embeddings normal.
+
+    Args:
+        source_vocabulary, target_vocabulary: how many words each side has.
+        encoder_layers, decoder_layers: how deep each side is.
+        tied: one matrix for both embeddings and the projection.
+        sizes: fields of `Shape`.
+    """
+    shape = Shape(**(asdict(Shape()) | sizes))
+    return Translator(source_vocabulary, target_vocabulary, encoder_layers, decoder_layers, shape, tied)
+
+
+def _over_heads(mask: Tensor | None) -> Tensor | None:
+    """[B, S] -> [B, 1, 1, S]."""
+    return None if mask is None else mask[:, None, None, :]

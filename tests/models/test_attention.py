@@ -1,0 +1,105 @@
+"""Attention equals torch's, refuses masks that are none, and never looks where it must not."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from transferkit.models.attention import MultiHeadAttention, attention_weights, causal_mask
+
+ROWS, LENGTH, WIDTH, HEADS = 2, 5, 12, 3
+
+
+@pytest.fixture
+def x() -> Tensor:
+    return torch.randn(ROWS, LENGTH, WIDTH, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def layer() -> MultiHeadAttention:
+    torch.manual_seed(1)
+    return MultiHeadAttention(WIDTH, HEADS).eval()
+
+
+def of_torch(layer: MultiHeadAttention) -> nn.MultiheadAttention:
+    """torch's layer with the same weights."""
+    twin = nn.MultiheadAttention(WIDTH, HEADS, batch_first=True).eval()
+    parts = (layer.query, layer.key, layer.value)
+    with torch.no_grad():
+        twin.in_proj_weight.copy_(torch.cat([part.weight for part in parts]))
+        twin.in_proj_bias.copy_(torch.cat([part.bias for part in parts]))
+    twin.out_proj.load_state_dict(layer.output.state_dict())
+    return twin
+
+
+@pytest.mark.parametrize("with_weights", [False, True])
+@pytest.mark.parametrize("masked", [False, True])
+def test_it_equals_torch(layer: MultiHeadAttention, x: Tensor, masked: bool, with_weights: bool) -> None:
+    source = x.flip(1)[:, :4] * 2
+    real = torch.tensor([[True] * 4, [True, True, False, False]])
+    mask = real[:, None, None, :] if masked else None
+    mixed, weights = layer(x, source, mask, with_weights)
+    expected, their_weights = of_torch(layer)(
+        x, source, source, key_padding_mask=~real if masked else None, average_attn_weights=False
+    )
+    torch.testing.assert_close(mixed, expected, atol=1e-5, rtol=1e-5)
+    if with_weights:
+        torch.testing.assert_close(weights, their_weights, atol=1e-5, rtol=1e-5)
+    else:
+        assert weights is None
+
+
+def test_gradients_equal_torch(layer: MultiHeadAttention, x: Tensor) -> None:
+    twin = of_torch(layer)
+    layer(x, x, causal_mask(LENGTH, LENGTH))[0].square().sum().backward()
+    twin(x, x, x, attn_mask=~causal_mask(LENGTH, LENGTH))[0].square().sum().backward()
+    ours = torch.cat([part.weight.grad for part in (layer.query, layer.key, layer.value)])
+    torch.testing.assert_close(ours, twin.in_proj_weight.grad, atol=1e-4, rtol=1e-4)
+
+
+def test_dropout_acts_on_the_weights_in_training_alone(x: Tensor) -> None:
+    torch.manual_seed(2)
+    layer = MultiHeadAttention(WIDTH, HEADS, dropout=0.5)
+    assert not torch.equal(layer(x, x)[0], layer(x, x)[0])
+    layer.eval()
+    assert torch.equal(layer(x, x)[0], layer(x, x)[0])
+
+
+def test_keys_and_values_can_come_in_portions(layer: MultiHeadAttention, x: Tensor) -> None:
+    whole, _ = layer(x, x)
+    kept = layer.project(x[:, :2]).extended(layer.project(x[:, 2:]))
+    torch.testing.assert_close(layer.look(x, kept)[0], whole)
+    turned, _ = layer.look(x[[1, 0]], kept.rows(torch.tensor([1, 0])))
+    torch.testing.assert_close(turned, whole[[1, 0]])
+
+
+def test_weights_of_a_query_sum_to_one_over_what_it_may_see(x: Tensor) -> None:
+    split = x.view(ROWS, LENGTH, HEADS, -1).transpose(1, 2)
+    weights = attention_weights(split, split, causal_mask(LENGTH, LENGTH))
+    torch.testing.assert_close(weights.sum(-1), torch.ones(ROWS, HEADS, LENGTH))
+    assert (weights.triu(1) == 0).all()
+
+
+def test_the_causal_mask_of_the_last_queries_is_the_end_of_the_whole_one() -> None:
+    assert torch.equal(causal_mask(2, 5), causal_mask(5, 5)[3:])
+    assert causal_mask(1, 4).all()
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (torch.ones(LENGTH, LENGTH), "is boolean, True where a query may look; this one is torch.float32"),
+        (torch.ones(LENGTH, LENGTH, dtype=torch.int64), "this one is torch.int64"),
+        (torch.ones(ROWS, LENGTH + 1, dtype=torch.bool), r"shape \(2, 6\) does not broadcast .* = \(2, 3, 5, 5\)"),
+        (torch.ones(1, 1, 1, 1, LENGTH, dtype=torch.bool), "does not broadcast"),
+    ],
+)
+def test_masks_that_are_none_are_refused(layer: MultiHeadAttention, x: Tensor, mask: Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        layer(x, x, mask)
+
+
+def test_a_width_that_heads_cannot_share_is_refused() -> None:
+    with pytest.raises(ValueError, match="A width of 10 cannot be divided among 3 heads"):
+        MultiHeadAttention(10, 3)

@@ -1,0 +1,121 @@
+"""The parts of the Transformer equal torch's, with and without padding."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.models.test_attention import of_torch
+from transferkit.models.attention import MultiHeadAttention, causal_mask
+from transferkit.models.layers import (
+    Activation,
+    DecoderLayer,
+    EncoderLayer,
+    LayerNorm,
+    Shape,
+    SinusoidalPositions,
+    TokenEmbedding,
+    sinusoids,
+)
+
+SHAPE = Shape(width=12, heads=3, feed_forward=20, dropout=0.0)
+REAL = torch.tensor([[True] * 5, [True, True, True, False, False]])
+STYLES = [(pre_norm, activation) for pre_norm in (True, False) for activation in ("relu", "gelu")]
+
+
+def random(rows: int, length: int, seed: int = 0) -> Tensor:
+    return torch.randn(rows, length, SHAPE.width, generator=torch.Generator().manual_seed(seed))
+
+
+def shaken(module: nn.Module) -> nn.Module:
+    """With norms that are not at their start, so that their place matters."""
+    torch.manual_seed(3)
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, mean=0.1, std=0.4)
+    return module.eval()
+
+
+def copy_attention(ours: MultiHeadAttention, theirs: nn.MultiheadAttention) -> None:
+    theirs.load_state_dict(of_torch(ours).state_dict())
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(("pre_norm", "activation"), STYLES)
+def test_an_encoder_layer_equals_torch(pre_norm: bool, activation: Activation, masked: bool) -> None:
+    layer = shaken(EncoderLayer(replace(SHAPE, pre_norm=pre_norm, activation=activation)))
+    twin = nn.TransformerEncoderLayer(
+        SHAPE.width, SHAPE.heads, SHAPE.feed_forward, 0.0, activation, batch_first=True, norm_first=pre_norm
+    ).eval()
+    copy_attention(layer.attention, twin.self_attn)
+    twin.linear1.load_state_dict(layer.feed_forward.linear1.state_dict())
+    twin.linear2.load_state_dict(layer.feed_forward.linear2.state_dict())
+    twin.norm1.load_state_dict(layer.residuals[0].norm.state_dict())
+    twin.norm2.load_state_dict(layer.residuals[1].norm.state_dict())
+    x = random(2, 5)
+    ours = layer(x, REAL[:, None, None, :] if masked else None)
+    theirs = twin(x, src_key_padding_mask=~REAL if masked else None)
+    # Both compute padding as any other position; torch may leave zeros there instead.
+    torch.testing.assert_close(ours[REAL], theirs[REAL], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(("pre_norm", "activation"), STYLES)
+def test_a_decoder_layer_equals_torch(pre_norm: bool, activation: Activation, masked: bool) -> None:
+    layer = shaken(DecoderLayer(replace(SHAPE, pre_norm=pre_norm, activation=activation)))
+    twin = nn.TransformerDecoderLayer(
+        SHAPE.width, SHAPE.heads, SHAPE.feed_forward, 0.0, activation, batch_first=True, norm_first=pre_norm
+    ).eval()
+    copy_attention(layer.self_attention, twin.self_attn)
+    copy_attention(layer.cross_attention, twin.multihead_attn)
+    twin.linear1.load_state_dict(layer.feed_forward.linear1.state_dict())
+    twin.linear2.load_state_dict(layer.feed_forward.linear2.state_dict())
+    for norm, residual in zip((twin.norm1, twin.norm2, twin.norm3), layer.residuals, strict=True):
+        norm.load_state_dict(residual.norm.state_dict())
+    x, states = random(2, 4), random(2, 5, seed=1)
+    causal = causal_mask(4, 4)
+    ours, _ = layer(x, layer.begin(states), REAL[:, None, None, :] if masked else None, causal)
+    theirs = twin(x, states, tgt_mask=~causal, memory_key_padding_mask=~REAL if masked else None)
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
+def test_a_norm_is_what_its_formula_says_and_the_textbook_variant_differs_by_what_it_says() -> None:
+    norm = LayerNorm(512)
+    with torch.no_grad():
+        norm.weight.normal_(), norm.bias.normal_()
+    x = torch.randn(3, 512)
+    centred = x - x.mean(-1, keepdim=True)
+    formula = centred / (x.var(-1, keepdim=True, unbiased=False) + 1e-5).sqrt() * norm.weight + norm.bias
+    torch.testing.assert_close(norm(x), formula)
+    textbook = centred / (x.std(-1, keepdim=True) + 1e-6)
+    torch.testing.assert_close(
+        textbook * norm.weight, (norm(x) - norm.bias) * math.sqrt(511 / 512), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_embeddings_are_scaled_by_the_root_of_the_width() -> None:
+    embedding = TokenEmbedding(7, 16)
+    ids = torch.tensor([[1, 6]])
+    assert torch.equal(embedding(ids), embedding.weight[ids] * 4)
+
+
+@pytest.mark.parametrize("width", [6, 7, 1])
+def test_positions_are_sines_on_even_and_cosines_on_odd_places(width: int) -> None:
+    table = sinusoids(9, width)
+    for position in range(9):
+        for place in range(width):
+            angle = position / 10000 ** ((place - place % 2) / width)
+            expected = math.cos(angle) if place % 2 else math.sin(angle)
+            assert table[position, place] == pytest.approx(expected, abs=1e-5)
+
+
+def test_positions_go_on_where_they_are_told_and_past_the_table() -> None:
+    positions = SinusoidalPositions(SHAPE.width, length=4).eval()
+    x = torch.zeros(1, 10, SHAPE.width)
+    whole = positions(x)
+    assert torch.equal(whole[0], sinusoids(10, SHAPE.width))
+    assert torch.equal(positions(x[:, :3], first=7), whole[:, 7:])
+    assert not list(positions.state_dict()), "what is computed is not saved"

@@ -1,0 +1,119 @@
+"""The translator: what it must never see, cached decoding, and its start."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from transferkit.models.translator import Translator, build_translator
+
+SMALL = {"width": 12, "heads": 3, "feed_forward": 20, "dropout": 0.1}
+
+
+@pytest.fixture(params=[True, False], ids=["pre-norm", "post-norm"])
+def translator(request: pytest.FixtureRequest) -> Translator:
+    torch.manual_seed(0)
+    return build_translator(11, 13, encoder_layers=2, decoder_layers=2, pre_norm=request.param, **SMALL).eval()
+
+
+@pytest.fixture
+def source() -> Tensor:
+    return torch.tensor([[1, 2, 3, 4, 5], [6, 7, 8, 0, 0]])
+
+
+@pytest.fixture
+def target() -> Tensor:
+    return torch.tensor([[1, 2, 3, 4], [5, 6, 7, 8]])
+
+
+def test_padding_changes_nothing(translator: Translator, source: Tensor, target: Tensor) -> None:
+    mask = source != 0
+    together = translator(source, mask, target)
+    alone = translator(source[1:, :3], None, target[1:])
+    torch.testing.assert_close(together[1:], alone, atol=1e-5, rtol=1e-5)
+    changed = source.where(mask, torch.tensor(9))
+    assert torch.equal(translator(changed, mask, target), together)
+
+
+def test_the_future_changes_no_past(translator: Translator, source: Tensor, target: Tensor) -> None:
+    later = target.clone()
+    later[:, 2:] = 9
+    before, after = translator(source, None, target), translator(source, None, later)
+    assert torch.equal(before[:, :2], after[:, :2])
+    assert not torch.allclose(before[:, 2:], after[:, 2:])
+
+
+@pytest.mark.parametrize("portions", [[1, 1, 1, 1], [2, 1, 1], [1, 3]])
+def test_decoding_in_portions_equals_decoding_at_once(
+    translator: Translator, source: Tensor, target: Tensor, portions: list[int]
+) -> None:
+    mask = source != 0
+    states = translator.encode(source, mask)
+    whole, _ = translator.decode(target, translator.decoder.begin(states), mask)
+    caches, parts, first = translator.decoder.begin(states), [], 0
+    for portion in target.split(portions, 1):
+        part, caches = translator.decode(portion, caches, mask, first)
+        parts.append(part)
+        first += portion.shape[1]
+    torch.testing.assert_close(torch.cat(parts, 1), whole, atol=1e-5, rtol=1e-5)
+
+
+def test_caches_can_be_put_in_another_order(translator: Translator, source: Tensor, target: Tensor) -> None:
+    order = torch.tensor([1, 1, 0])
+    caches = translator.decoder.begin(translator.encode(source))
+    _, caches = translator.decode(target[:, :2], caches)
+    expected, _ = translator.decode(target[:, 2:], caches, first=2)
+    turned, _ = translator.decode(target[order, 2:], [cache.rows(order) for cache in caches], first=2)
+    torch.testing.assert_close(turned, expected[order], atol=1e-5, rtol=1e-5)
+
+
+def test_projection_gives_log_probabilities(translator: Translator, source: Tensor, target: Tensor) -> None:
+    states, _ = translator.decode(target, translator.decoder.begin(translator.encode(source)))
+    log_probabilities = translator.project(states)
+    assert log_probabilities.shape == (2, 4, 13)
+    torch.testing.assert_close(log_probabilities.exp().sum(-1), torch.ones(2, 4))
+    torch.testing.assert_close(log_probabilities, translator(source, None, target).log_softmax(-1))
+
+
+def test_attentions_are_those_of_every_layer_and_head(translator: Translator, source: Tensor, target: Tensor) -> None:
+    seen = translator.attentions(source, source != 0, target)
+    assert [tuple(weights.shape) for weights in seen.encoder] == [(2, 3, 5, 5)] * 2
+    assert [tuple(weights.shape) for weights in seen.decoder] == [(2, 3, 4, 4)] * 2
+    assert [tuple(weights.shape) for weights in seen.cross] == [(2, 3, 4, 5)] * 2
+    for weights in (*seen.encoder, *seen.decoder, *seen.cross):
+        torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:-1]))
+    assert all((weights.triu(1) == 0).all() for weights in seen.decoder)
+    assert all((weights[1, ..., 3:] == 0).all() for weights in (*seen.encoder, *seen.cross))
+
+
+def test_the_default_is_the_base_model_of_the_paper() -> None:
+    with torch.device("meta"):
+        model = build_translator(37000, 37000, tied=True)
+    # Table 3 says 65 million; norms at the end of both stacks and the positions, which are not learnt, change little.
+    assert sum(p.numel() for p in model.parameters()) == pytest.approx(63.1e6, rel=0.01)
+    assert (len(model.encoder.layers), len(model.decoder.layers)) == (6, 6)
+
+
+def test_weights_start_xavier_uniform() -> None:
+    model = build_translator(50, 60, encoder_layers=1, decoder_layers=1, width=32, heads=2, feed_forward=64)
+    weight = model.encoder.layers[0].feed_forward.linear1.weight
+    bound = math.sqrt(6 / (32 + 64))
+    assert 0.95 * bound < weight.abs().max() <= bound
+
+
+def test_tied_embeddings_are_one_matrix_and_need_one_vocabulary() -> None:
+    model = build_translator(13, 13, encoder_layers=1, decoder_layers=1, tied=True, **SMALL)
+    assert model.projection.weight is model.source_embedding.weight is model.target_embedding.weight
+    with pytest.raises(ValueError, match="there are 11 and 13 words"):
+        build_translator(11, 13, tied=True, **SMALL)
+
+
+def test_bf16_stays_near_fp32(translator: Translator, source: Tensor, target: Tensor) -> None:
+    exact = translator(source, None, target)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rounded = translator(source, None, target)
+    assert rounded.dtype == torch.bfloat16
+    torch.testing.assert_close(rounded.float(), exact, atol=0.1, rtol=0.1)

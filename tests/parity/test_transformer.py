@@ -1,0 +1,116 @@
+"""Our encoder and translator with the weights of transformers' models: the same numbers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import BertConfig, BertModel, MarianConfig, MarianMTModel
+
+from transferkit.models.layers import EncoderLayer, Shape
+from transferkit.models.translator import Translator, build_translator
+
+WIDTH, HEADS, WIDE = 12, 3, 20
+
+
+@pytest.fixture
+def ids() -> tuple[Tensor, Tensor]:
+    """Ids and which of them are real."""
+    ids = torch.tensor([[5, 6, 7, 8, 9], [4, 3, 2, 0, 0]])
+    return ids, ids != 0
+
+
+def copied(pairs: dict[nn.Module, nn.Module]) -> None:
+    for ours, theirs in pairs.items():
+        ours.load_state_dict(theirs.state_dict())
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_the_encoder_equals_bert(ids: tuple[Tensor, Tensor], padded: bool) -> None:
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=20, hidden_size=WIDTH, num_attention_heads=HEADS, intermediate_size=WIDE, num_hidden_layers=2,
+        layer_norm_eps=1e-5, initializer_range=0.3,
+    )  # fmt: skip
+    bert = BertModel(config, add_pooling_layer=False).eval()
+    shape = Shape(WIDTH, HEADS, WIDE, activation="gelu", pre_norm=False)
+    tokens, real = ids
+    mask = real if padded else torch.ones_like(real)
+    x = bert.embeddings(tokens)
+    for theirs in bert.encoder.layer:
+        layer = EncoderLayer(shape).eval()
+        attention, feed_forward = layer.attention, layer.feed_forward
+        copied(
+            {
+                attention.query: theirs.attention.self.query,
+                attention.key: theirs.attention.self.key,
+                attention.value: theirs.attention.self.value,
+                attention.output: theirs.attention.output.dense,
+                layer.residuals[0].norm: theirs.attention.output.LayerNorm,
+                feed_forward.linear1: theirs.intermediate.dense,
+                feed_forward.linear2: theirs.output.dense,
+                layer.residuals[1].norm: theirs.output.LayerNorm,
+            }
+        )
+        x = layer(x, mask[:, None, None, :])
+    expected = bert(tokens, attention_mask=mask.long()).last_hidden_state
+    torch.testing.assert_close(x[mask], expected[mask], atol=1e-5, rtol=1e-5)
+
+
+def marian() -> MarianMTModel:
+    torch.manual_seed(0)
+    config = MarianConfig(
+        vocab_size=20, d_model=WIDTH, encoder_layers=2, decoder_layers=2, encoder_attention_heads=HEADS,
+        decoder_attention_heads=HEADS, encoder_ffn_dim=WIDE, decoder_ffn_dim=WIDE, activation_function="relu",
+        scale_embedding=True, pad_token_id=0, eos_token_id=1, decoder_start_token_id=2, init_std=0.3,
+        max_position_embeddings=32,
+    )  # fmt: skip
+    return MarianMTModel(config).eval()
+
+
+def with_weights_of(model: MarianMTModel) -> Translator:
+    ours = build_translator(
+        20, 20, encoder_layers=2, decoder_layers=2, tied=True, width=WIDTH, heads=HEADS, feed_forward=WIDE,
+        pre_norm=False,
+    ).eval()  # fmt: skip
+    with torch.no_grad():
+        ours.source_embedding.weight.copy_(model.model.shared.weight)
+    # Marian puts all sines before all cosines.
+    ours.positions.table = model.model.encoder.embed_positions.weight.detach()
+    for layer, theirs in zip(ours.encoder.layers, model.model.encoder.layers, strict=True):
+        copied(attention_pairs(layer.attention, theirs.self_attn))
+        copied({layer.residuals[0].norm: theirs.self_attn_layer_norm} | feed_forward_pairs(layer, theirs))
+    for layer, theirs in zip(ours.decoder.layers, model.model.decoder.layers, strict=True):
+        copied(attention_pairs(layer.self_attention, theirs.self_attn))
+        copied(attention_pairs(layer.cross_attention, theirs.encoder_attn))
+        norms = (theirs.self_attn_layer_norm, theirs.encoder_attn_layer_norm)
+        copied({layer.residuals[i].norm: norm for i, norm in enumerate(norms)} | feed_forward_pairs(layer, theirs))
+    return ours
+
+
+def attention_pairs(ours: nn.Module, theirs: nn.Module) -> dict[nn.Module, nn.Module]:
+    return {
+        ours.query: theirs.q_proj,
+        ours.key: theirs.k_proj,
+        ours.value: theirs.v_proj,
+        ours.output: theirs.out_proj,
+    }
+
+
+def feed_forward_pairs(ours: nn.Module, theirs: nn.Module) -> dict[nn.Module, nn.Module]:
+    return {
+        ours.feed_forward.linear1: theirs.fc1,
+        ours.feed_forward.linear2: theirs.fc2,
+        ours.residuals[-1].norm: theirs.final_layer_norm,
+    }
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_the_translator_equals_marian(ids: tuple[Tensor, Tensor], padded: bool) -> None:
+    theirs = marian()
+    ours = with_weights_of(theirs)
+    source, real = ids
+    mask = real if padded else torch.ones_like(real)
+    target = torch.tensor([[2, 5, 6, 7], [2, 9, 8, 3]])
+    expected = theirs(input_ids=source, attention_mask=mask.long(), decoder_input_ids=target).logits
+    torch.testing.assert_close(ours(source, mask, target), expected, atol=1e-5, rtol=1e-5)
