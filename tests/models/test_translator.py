@@ -66,7 +66,7 @@ def test_caches_can_be_put_in_another_order(translator: Translator, source: Tens
     caches = translator.decoder.begin(translator.encode(source))
     _, caches = translator.decode(target[:, :2], caches)
     expected, _ = translator.decode(target[:, 2:], caches, first=2)
-    turned, _ = translator.decode(target[order, 2:], [cache.rows(order) for cache in caches], first=2)
+    turned, _ = translator.decode(target[order, 2:], [cache.rows(order, order) for cache in caches], first=2)
     torch.testing.assert_close(turned, expected[order], atol=1e-5, rtol=1e-5)
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel, MarianConfig, MarianMTModel
 
+from transferkit.generation.decoding import Bounds, beam_search, decode
 from transferkit.models.layers import EncoderLayer, Shape
 from transferkit.models.translator import Translator, build_translator
 
@@ -63,7 +64,7 @@ def marian() -> MarianMTModel:
         vocab_size=20, d_model=WIDTH, encoder_layers=2, decoder_layers=2, encoder_attention_heads=HEADS,
         decoder_attention_heads=HEADS, encoder_ffn_dim=WIDE, decoder_ffn_dim=WIDE, activation_function="relu",
         scale_embedding=True, pad_token_id=0, eos_token_id=1, decoder_start_token_id=2, init_std=0.3,
-        max_position_embeddings=32,
+        max_position_embeddings=32, forced_eos_token_id=None,
     )  # fmt: skip
     return MarianMTModel(config).eval()
 
@@ -114,3 +115,47 @@ def test_the_translator_equals_marian(ids: tuple[Tensor, Tensor], padded: bool) 
     target = torch.tensor([[2, 5, 6, 7], [2, 9, 8, 3]])
     expected = theirs(input_ids=source, attention_mask=mask.long(), decoder_input_ids=target).logits
     torch.testing.assert_close(ours(source, mask, target), expected, atol=1e-5, rtol=1e-5)
+
+
+SOURCES = torch.tensor([[5, 6, 7, 8, 9], [4, 3, 2, 0, 0], [11, 12, 13, 14, 0], [15, 16, 3, 0, 0]])
+
+
+def ended_often(model: MarianMTModel) -> MarianMTModel:
+    """With an end that is likely enough for hypotheses to end at different lengths."""
+    with torch.no_grad():
+        model.final_logits_bias[0, 1] = 1.5
+        model.final_logits_bias[0, 0] = -1e9
+    return model
+
+
+def theirs_of(model: MarianMTModel, beams: int, length: int, **settings: object) -> list[tuple[int, ...]]:
+    ids = model.generate(
+        input_ids=SOURCES, attention_mask=(SOURCES != 0).long(), num_beams=beams, max_new_tokens=length,
+        do_sample=False, num_return_sequences=beams, **settings,
+    )  # fmt: skip
+    return [tuple(token for token in row[1:] if token not in (0, 1)) for row in ids.tolist()]
+
+
+def biased(model: MarianMTModel) -> Translator:
+    """Ours with the same bias on the logits, which Marian keeps apart from its projection."""
+    ours = with_weights_of(model)
+    bias = model.final_logits_bias
+    ours.projection.register_forward_hook(lambda _module, _given, logits: logits + bias)
+    return ours
+
+
+@pytest.mark.parametrize("length", [3, 12])
+def test_greedy_decoding_equals_generate(length: int) -> None:
+    theirs = ended_often(marian())
+    found = decode(biased(theirs), SOURCES, SOURCES != 0, Bounds(2, 1, length))
+    assert [hypothesis.tokens for hypothesis in found] == theirs_of(theirs, 1, length)
+    assert len({len(hypothesis.tokens) for hypothesis in found}) > 1, "they end at different lengths"
+
+
+@pytest.mark.parametrize("penalty", [0.0, 1.0, 2.0, -0.5])
+@pytest.mark.parametrize(("beams", "length"), [(2, 12), (4, 12), (4, 3), (9, 6)])
+def test_beam_search_equals_generate(beams: int, length: int, penalty: float) -> None:
+    theirs = ended_often(marian())
+    found = beam_search(biased(theirs), SOURCES, SOURCES != 0, Bounds(2, 1, length), beams, penalty)
+    flat = [hypothesis.tokens for of_source in found for hypothesis in of_source]
+    assert flat == theirs_of(theirs, beams, length, length_penalty=penalty)

@@ -152,14 +152,18 @@ class EncoderLayer(nn.Module):
 
 @dataclass(frozen=True)
 class LayerCache:
-    """What a decoder layer keeps between steps: keys and values of the target so far, and of the source."""
+    """What a decoder layer keeps between steps: keys and values of the target so far, and of the source.
+
+    The targets may be several times as many as the sources, all of a source together.
+    """
 
     target: KeysValues | None
     source: KeysValues
 
-    def rows(self, index: Tensor) -> LayerCache:
-        """Of these rows."""
-        return LayerCache(self.target and self.target.rows(index), self.source.rows(index))
+    def rows(self, targets: Tensor, sources: Tensor | None = None) -> LayerCache:
+        """Of these targets, and of these sources where not all of them."""
+        target = None if self.target is None else self.target.rows(targets)
+        return LayerCache(target, self.source if sources is None else self.source.rows(sources))
 
 
 class DecoderLayer(nn.Module):
@@ -191,7 +195,14 @@ class DecoderLayer(nn.Module):
             return kept.of(self.self_attention.look(y, target, target_mask, weights is not None))
 
         x = own(x, look_back)
-        x = cross(x, lambda y: kept.of(self.cross_attention.look(y, cache.source, source_mask, weights is not None)))
+
+        def look_across(y: Tensor) -> Tensor:
+            # Targets of one source look at the same keys: they are so many queries more, and no key is repeated.
+            together = y.reshape(len(cache.source.keys), -1, y.shape[2])
+            outcome = self.cross_attention.look(together, cache.source, source_mask, weights is not None)
+            return kept.of(outcome).view(y.shape)
+
+        x = cross(x, look_across)
         return feed_forward(x, self.feed_forward), LayerCache(target, cache.source)
 
 

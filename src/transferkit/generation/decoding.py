@@ -1,0 +1,207 @@
+"""How the next token is chosen: the likeliest, a draw, or the best of several hypotheses (beam search).
+
+Every way decodes a batch of B sources at once, keeps keys and values between steps, and lets a source go from the batch
+as soon as it has ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from transferkit.generation.steps import begin
+from transferkit.models.translator import Translator
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Where a target begins and ends."""
+
+    start: int
+    end: int
+    # The most tokens of a target, its end among them.
+    max_length: int
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """Tokens without start and end, and their log-probability; of a beam search, divided by length^penalty."""
+
+    tokens: tuple[int, ...]
+    score: float
+
+
+# Log-probabilities [B, V] to tokens int64 [B].
+Pick = Callable[[Tensor], Tensor]
+
+
+def likeliest(log_probabilities: Tensor) -> Tensor:
+    """The token with the highest probability: greedy decoding."""
+    return log_probabilities.argmax(-1)
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Draws a token by its probability, after the unlikely ones are left out.
+
+    Attributes:
+        temperature: divides the log-probabilities: below 1 likely tokens become likelier.
+        top_k: of how many of the likeliest tokens one is drawn; None for all.
+        top_p: the likeliest tokens are kept until they have this probability together (Holtzman et al. 2020,
+            section 3.1).
+        generator: of the random numbers; None for torch's own.
+    """
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float = 1.0
+    generator: torch.Generator | None = None
+
+    def __post_init__(self) -> None:
+        if self.temperature <= 0 or not 0 < self.top_p <= 1 or (self.top_k is not None and self.top_k < 1):
+            raise ValueError("A temperature is above 0, top_p above 0 and at most 1, and top_k at least 1.")
+
+    def __call__(self, log_probabilities: Tensor) -> Tensor:
+        """One draw for each row of [B, V]."""
+        return torch.multinomial(self.probabilities(log_probabilities), 1, generator=self.generator).squeeze(1)
+
+    def probabilities(self, log_probabilities: Tensor) -> Tensor:
+        """What is drawn from, [B, V]."""
+        kept = log_probabilities / self.temperature
+        if self.top_k is not None:
+            least = kept.topk(min(self.top_k, kept.shape[-1])).values[:, -1:]
+            kept = kept.masked_fill(kept < least, -torch.inf)
+        if self.top_p < 1:
+            ordered, order = kept.softmax(-1).sort(-1, descending=True)
+            # A token stays while those before it do not have the probability yet; so the first always does.
+            beyond = ordered.cumsum(-1) - ordered >= self.top_p
+            kept = kept.masked_fill(torch.zeros_like(beyond).scatter(-1, order, beyond), -torch.inf)
+        return kept.softmax(-1)
+
+
+@torch.no_grad()
+def decode(
+    model: Translator, source: Tensor, source_mask: Tensor | None, bounds: Bounds, pick: Pick = likeliest
+) -> list[Hypothesis]:
+    """One target for each source, token by token as `pick` says.
+
+    Args:
+        model: it is put in eval mode.
+        source: ids int64 [B, S].
+        source_mask: bool [B, S], True on real tokens; None where all are.
+        bounds: of the targets.
+        pick: chooses the next token.
+
+    Raises:
+        ValueError: a source has no token.
+    """
+    steps = begin(model, source, source_mask)
+    rows = torch.arange(len(source))
+    tokens = torch.full((len(source),), bounds.start)
+    written: list[list[int]] = [[] for _ in rows]
+    scores = torch.zeros(len(source))
+    while len(rows):
+        log_probabilities = steps.take(tokens)
+        tokens = pick(log_probabilities)
+        scores[rows] += log_probabilities.gather(1, tokens.unsqueeze(1)).squeeze(1)
+        for row, token in zip(rows.tolist(), tokens.tolist(), strict=True):
+            if token != bounds.end:
+                written[row].append(token)
+        going = (tokens != bounds.end).nonzero().squeeze(1) if steps.taken < bounds.max_length else rows[:0]
+        if len(going) < len(rows):
+            rows, tokens = rows[going], tokens[going]
+            steps.keep(going, going)
+    return [Hypothesis(tuple(ids), score) for ids, score in zip(written, scores.tolist(), strict=True)]
+
+
+@torch.no_grad()
+def beam_search(
+    model: Translator, source: Tensor, source_mask: Tensor | None, bounds: Bounds, beams: int,
+    length_penalty: float = 1.0,
+) -> list[list[Hypothesis]]:  # fmt: skip
+    """The best `beams` targets that the search finds for each source, best first.
+
+    In each step every hypothesis goes on with every token, and the `beams` best sums of log-probabilities survive. What
+    ends is kept aside by its sum divided by length^`length_penalty`; a source is done when `beams` have ended that the
+    best survivor, at the length it has, does not beat. It is the search that transformers does by default.
+
+    Args:
+        model: it is put in eval mode.
+        source: ids int64 [B, S].
+        source_mask: bool [B, S], True on real tokens; None where all are.
+        bounds: of the targets.
+        beams: how many hypotheses a source has at a time, at least 1.
+        length_penalty: above 0 favours long targets, below 0 short ones.
+
+    Raises:
+        ValueError: a source has no token, or there is no beam.
+    """
+    if beams < 1:
+        raise ValueError(f"A beam search needs a beam; {beams} were asked for.")
+    steps = begin(model, source, source_mask)
+    searches = [_Search(beams, length_penalty, bounds) for _ in source]
+    going = list(range(len(source)))
+    tokens = torch.full((len(source),), bounds.start)
+    # A source begins with one hypothesis, the empty one.
+    sums = torch.zeros(len(source), 1)
+    while going:
+        log_probabilities = steps.take(tokens)
+        words = log_probabilities.shape[-1]
+        continued = (sums.unsqueeze(-1) + log_probabilities.view(len(going), -1, words)).flatten(1)
+        # Twice as many as survive: one hypothesis in two may end here, and no more, as it ends with one token.
+        best = continued.topk(min(2 * beams, continued.shape[1]))
+        parents, following = (best.indices // words).tolist(), (best.indices % words).tolist()
+        survivors = [
+            searches[source].advance(*candidates)
+            for source, *candidates in zip(going, best.values.tolist(), parents, following, strict=True)
+        ]
+        still = [place for place, rows in enumerate(survivors) if rows]
+        width = sums.shape[1]
+        kept = [(place * width + parent, token, total) for place in still for parent, token, total in survivors[place]]
+        going = [going[place] for place in still]
+        if going:
+            rows, tokens, sums = (torch.tensor(column) for column in zip(*kept, strict=True))
+            sums = sums.view(len(going), -1)
+            steps.keep(rows, torch.tensor(still) if len(still) < len(survivors) else None)
+    return [search.best() for search in searches]
+
+
+class _Search:
+    """The hypotheses of one source: those that go on, and those that have ended."""
+
+    def __init__(self, beams: int, length_penalty: float, bounds: Bounds) -> None:
+        self._beams, self._penalty, self._bounds = beams, length_penalty, bounds
+        self._running: list[tuple[int, ...]] = [()]
+        self._ended: list[Hypothesis] = []
+        self._length = 0
+
+    def advance(
+        self, sums: Sequence[float], parents: Sequence[int], tokens: Sequence[int]
+    ) -> list[tuple[int, int, float]]:
+        """Take one step with these continuations, best first; (parent, token, sum) of those that go on."""
+        self._length += 1
+        is_last = self._length == self._bounds.max_length
+        going: list[tuple[int, int, float]] = []
+        for rank, (total, parent, token) in enumerate(zip(sums, parents, tokens, strict=True)):
+            if token != self._bounds.end and not is_last:
+                going.append((parent, token, total))
+            elif rank < self._beams:
+                written = self._running[parent] + (() if token == self._bounds.end else (token,))
+                self._ended.append(Hypothesis(written, total / self._length**self._penalty))
+        going = going[: self._beams]
+        self._ended = self.best()
+        self._running = [(*self._running[parent], token) for parent, token, _ in going]
+        return [] if self._is_done(going) else going
+
+    def best(self) -> list[Hypothesis]:
+        """Of those that have ended, best first."""
+        return sorted(self._ended, key=lambda hypothesis: -hypothesis.score)[: self._beams]
+
+    def _is_done(self, going: Sequence[tuple[int, int, float]]) -> bool:
+        if not going:
+            return True
+        best_survivor = going[0][2] / self._length**self._penalty
+        return len(self._ended) == self._beams and best_survivor <= self._ended[-1].score

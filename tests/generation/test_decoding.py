@@ -1,0 +1,132 @@
+"""Decoding: batches, bounds, draws and scores."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+import torch
+from torch import Tensor
+
+from transferkit.generation.decoding import Bounds, Hypothesis, Sampler, beam_search, decode
+from transferkit.models.translator import Translator, build_translator
+
+START, END = 1, 2
+BOUNDS = Bounds(START, END, 6)
+SOURCES = torch.tensor([[3, 4, 5, 6], [7, 8, 0, 0], [9, 3, 4, 0]])
+
+
+@pytest.fixture(scope="module")
+def model() -> Translator:
+    torch.manual_seed(4)
+    model = build_translator(
+        10, 7, encoder_layers=1, decoder_layers=2, width=12, heads=3, feed_forward=20, dropout=0.5
+    )  # fmt: skip
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    return model
+
+
+@torch.no_grad()
+def log_probability(model: Translator, source: Tensor, tokens: tuple[int, ...], has_ended: bool) -> float:
+    """Of a target, computed at once and not step by step."""
+    target = torch.tensor([[START, *tokens]])
+    following = [*tokens, END] if has_ended else list(tokens)
+    steps = model.eval()(source[None], (source != 0)[None], target).log_softmax(-1)[0]
+    return sum(float(steps[place, token]) for place, token in enumerate(following))
+
+
+def test_scores_are_the_log_probabilities_of_the_tokens(model: Translator) -> None:
+    for source, found in zip(SOURCES, decode(model, SOURCES, SOURCES != 0, BOUNDS), strict=True):
+        expected = log_probability(model, source, found.tokens, has_ended=len(found.tokens) < BOUNDS.max_length)
+        assert found.score == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_source_has_the_same_target_alone_as_in_a_batch(model: Translator) -> None:
+    together = beam_search(model, SOURCES, SOURCES != 0, BOUNDS, beams=3)
+    for source, expected in zip(SOURCES, together, strict=True):
+        alone = source[source != 0][None]
+        (found,) = beam_search(model, alone, None, BOUNDS, beams=3)
+        assert [h.tokens for h in found] == [h.tokens for h in expected]
+        assert [h.score for h in found] == pytest.approx([h.score for h in expected], abs=1e-4)
+
+
+def test_one_beam_is_greedy(model: Translator) -> None:
+    greedy = decode(model, SOURCES, SOURCES != 0, BOUNDS)
+    one = beam_search(model, SOURCES, SOURCES != 0, BOUNDS, beams=1, length_penalty=0.0)
+    assert [h.tokens for h in greedy] == [of_source[0].tokens for of_source in one]
+
+
+def test_a_wide_beam_finds_the_best_of_all_targets(model: Translator) -> None:
+    bounds = Bounds(START, END, 3)
+    words = [token for token in range(7) if token != END]
+    # Every target that ends in time, and every one that the bound cuts.
+    ended = [tokens for length in range(3) for tokens in product(words, repeat=length)]
+    everything = [(tokens, True) for tokens in ended] + [(tokens, False) for tokens in product(words, repeat=3)]
+    for source, found in zip(
+        SOURCES, beam_search(model, SOURCES, SOURCES != 0, bounds, 250, length_penalty=0.0), strict=True
+    ):
+        best = max(log_probability(model, source, tokens, has_ended) for tokens, has_ended in everything)
+        assert found[0].score == pytest.approx(best, abs=1e-4)
+
+
+def test_hypotheses_come_best_first_and_differ(model: Translator) -> None:
+    for found in beam_search(model, SOURCES, SOURCES != 0, BOUNDS, beams=4):
+        assert len(found) == 4
+        assert len({hypothesis.tokens for hypothesis in found}) == 4
+        assert [h.score for h in found] == sorted((h.score for h in found), reverse=True)
+
+
+def test_no_target_is_longer_than_its_bound_and_none_holds_its_end(model: Translator) -> None:
+    one = Bounds(START, END, 1)
+    found = [*decode(model, SOURCES, SOURCES != 0, one), *beam_search(model, SOURCES, SOURCES != 0, one, 2)[0]]
+    assert all(len(hypothesis.tokens) <= 1 and END not in hypothesis.tokens for hypothesis in found)
+
+
+def test_draws_follow_the_seed(model: Translator) -> None:
+    def drawn(seed: int) -> list[Hypothesis]:
+        sampler = Sampler(generator=torch.Generator().manual_seed(seed))
+        return decode(model, SOURCES, SOURCES != 0, BOUNDS, sampler)
+
+    assert drawn(0) == drawn(0)
+    assert len({tuple(hypothesis.tokens for hypothesis in drawn(seed)) for seed in range(5)}) > 1
+
+
+def test_what_a_sampler_draws_from() -> None:
+    given = torch.tensor([[0.1, 0.5, 0.4]]).log()
+    torch.testing.assert_close(Sampler().probabilities(given), given.exp())
+    torch.testing.assert_close(Sampler(top_k=1).probabilities(given), torch.tensor([[0.0, 1.0, 0.0]]))
+    torch.testing.assert_close(Sampler(top_k=2).probabilities(given), torch.tensor([[0.0, 5 / 9, 4 / 9]]))
+    torch.testing.assert_close(Sampler(top_k=9).probabilities(given), given.exp())
+    torch.testing.assert_close(Sampler(top_p=0.3).probabilities(given), torch.tensor([[0.0, 1.0, 0.0]]))
+    torch.testing.assert_close(Sampler(top_p=0.8).probabilities(given), torch.tensor([[0.0, 5 / 9, 4 / 9]]))
+    cold = torch.tensor([[0.01, 0.25, 0.16]]) / 0.42
+    torch.testing.assert_close(Sampler(temperature=0.5).probabilities(given), cold)
+
+
+def test_draws_have_the_frequencies_of_their_probabilities() -> None:
+    sampler = Sampler(generator=torch.Generator().manual_seed(0))
+    draws = sampler(torch.tensor([[0.1, 0.5, 0.4]]).log().repeat(20_000, 1))
+    shares = draws.bincount(minlength=3) / len(draws)
+    torch.testing.assert_close(shares, torch.tensor([0.1, 0.5, 0.4]), atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("settings", [{"temperature": 0.0}, {"top_p": 0.0}, {"top_p": 1.1}, {"top_k": 0}], ids=str)
+def test_settings_that_leave_nothing_to_draw_are_refused(settings: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="A temperature is above 0, top_p above 0 and at most 1, and top_k at least 1"):
+        Sampler(**settings)  # type: ignore[arg-type]
+
+
+def test_sources_without_a_token_and_searches_without_a_beam_are_refused(model: Translator) -> None:
+    empty = torch.tensor([[3, 4], [0, 0]])
+    with pytest.raises(ValueError, match="A source without a token cannot be translated"):
+        decode(model, empty, empty != 0, BOUNDS)
+    with pytest.raises(ValueError, match="A beam search needs a beam; 0 were asked for"):
+        beam_search(model, SOURCES, None, BOUNDS, beams=0)
+
+
+def test_the_model_answers_without_dropout(model: Translator) -> None:
+    model.train()
+    first = decode(model, SOURCES, SOURCES != 0, BOUNDS)
+    model.train()
+    assert decode(model, SOURCES, SOURCES != 0, BOUNDS) == first
