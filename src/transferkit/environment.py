@@ -58,16 +58,23 @@ def cache_folder() -> Path:
     return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "transferkit"
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a file that is whole or as it was; a cache that cannot be written is done without."""
+def write_file(path: Path, text: str) -> None:
+    """Write a file whole or not at all: a reader never meets half of it."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         partial.write_text(text, encoding="utf-8")
         partial.replace(path)
     except OSError:
         with suppress(OSError):
             partial.unlink()
+        raise
+
+
+def write_cached(path: Path, text: str) -> None:
+    """Write a file of the cache folder; a cache that cannot be written is done without."""
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_file(path, text)
 
 
 def _version(name: str) -> str | None:

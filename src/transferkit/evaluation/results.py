@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from transferkit.environment import write_file
 from transferkit.errors import RunError
 
 Interval = tuple[float, float]
@@ -192,14 +193,12 @@ class Mistake(Record):
 
 
 def write_json(path: Path, record: BaseModel | dict[str, Any] | list[Any]) -> None:
-    """Write whole or not at all: a reader never meets half a file."""
+    """Write a record as JSON, whole or not at all."""
     if isinstance(record, BaseModel):
         text = record.model_dump_json(by_alias=True, indent=2)
     else:
         text = json.dumps(record, indent=2, ensure_ascii=False)
-    partial = path.with_name(path.name + ".part")
-    partial.write_text(text + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_file(path, text + "\n")
 
 
 def read_json(path: Path, kind: type[AnyRecord]) -> AnyRecord:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from transferkit.config import Precision, TrainingConfig
-from transferkit.environment import cache_folder, processor, write_whole
+from transferkit.environment import cache_folder, processor, write_cached
 from transferkit.models.dropout import CheapDropout
 from transferkit.models.norm import AutocastNorm
 from transferkit.models.plain_attention import Attention, attention
@@ -66,7 +66,7 @@ def choose(config: TrainingConfig, tokens: Tensor, signature: str, model: nn.Mod
         seconds = {str(candidate): time for candidate, time in measure(model, tokens, candidates).items()}
         if len(seconds) == len(candidates):
             # A machine so busy that there was no time for all of them is measured again next time.
-            write_whole(file, json.dumps(_read(file) | {key: seconds}, indent=1))
+            write_cached(file, json.dumps(_read(file) | {key: seconds}, indent=1))
     chosen = best({candidate: seconds[str(candidate)] for candidate in candidates if str(candidate) in seconds})
     figures = "; ".join(f"{name} {1000 * value:.0f} ms" for name, value in seconds.items())
     return chosen, f"Computing in {chosen} ({source}, a step of {tokens.numel():,} tokens: {figures})."
