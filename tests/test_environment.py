@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 
+import pytest
 import torch
 
-from transferkit.environment import PeakMemory, describe
+from transferkit.environment import PeakMemory, describe, release_memory, write_cached, write_file
 
 
 def test_the_description_is_json_and_names_what_matters() -> None:
@@ -29,3 +31,37 @@ def test_peak_memory_sees_what_is_freed_again_and_not_what_came_before() -> None
         time.sleep(0.1)
     assert busy.bytes - idle.bytes > 1.5e8
     assert busy.bytes - after.bytes > 1.5e8
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+    write_file(path, "né\n")
+    assert path.read_bytes() == "né\n".encode()
+    with pytest.raises(OSError, match="No such file"):
+        write_file(tmp_path / "missing" / "file", "text")
+    with pytest.raises(UnicodeEncodeError):
+        write_file(path, "\ud800")
+    assert path.read_text() == "né\n"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
+    write_cached(tmp_path / "new" / "file", "text")
+    assert (tmp_path / "new" / "file").read_text() == "text"
+    write_cached(tmp_path / "new" / "file" / "below", "text")
+
+
+def test_released_memory_leaves_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks = [torch.ones(20_000) for _ in range(2000)]
+    kept = blocks[1::2]
+    with PeakMemory() as before:
+        pass
+    del blocks
+    release_memory()
+    with PeakMemory() as after:
+        pass
+    assert before.bytes - after.bytes > 5e7
+    assert len(kept) == 1000
+    monkeypatch.setattr("ctypes.CDLL", lambda _: object())
+    release_memory()

@@ -7,6 +7,7 @@ from pathlib import Path
 from transferkit import run_folder
 from transferkit.comparison import conclusion, grid
 from transferkit.config import CompareConfig, DataConfig, RunConfig
+from transferkit.environment import write_file
 from transferkit.errors import RunError, TransferKitError
 from transferkit.evaluation.results import Comparison, RunResult, Scores
 from transferkit.inference.evaluation import evaluate as evaluate_predictor
@@ -76,5 +77,5 @@ def report(folder: str | Path) -> Path:
         for result in comparison.results
     }
     path = folder / run_folder.REPORT_FILE
-    page.write(path, page.render(comparison, histories, mistakes))
+    write_file(path, page.render(comparison, histories, mistakes))
     return path

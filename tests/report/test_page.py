@@ -8,7 +8,6 @@ from collections import Counter
 from functools import cache
 from html.parser import HTMLParser
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 
@@ -280,11 +279,3 @@ def test_both_texts_of_a_pair_are_shown() -> None:
     text = Reader(render(single(), [mistake])).text
     assert "left text right text" in text
     assert "wrong pos 97 %" in text
-
-
-def test_write_leaves_one_whole_file(tmp_path: Path) -> None:
-    path = tmp_path / "report.html"
-    path.write_text("old")
-    page.write(path, "<p>né</p>\n")
-    assert path.read_bytes() == "<p>né</p>\n".encode()
-    assert list(tmp_path.iterdir()) == [path]

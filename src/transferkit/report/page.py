@@ -95,13 +95,6 @@ def render(comparison: Comparison, histories: History, mistakes: list[Mistake]) 
     return _environment().get_template("report.html.jinja").render(context)
 
 
-def write(path: Path, html: str) -> None:
-    """Write whole or not at all: a reader never meets half a page."""
-    partial = path.with_name(path.name + ".part")
-    partial.write_bytes(html.encode("utf-8"))
-    partial.replace(path)
-
-
 @cache
 def _environment() -> Environment:
     environment = Environment(
