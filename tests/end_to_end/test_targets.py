@@ -15,7 +15,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 
 DATA = Path(os.environ.get("TRANSFERKIT_DATA", Path(__file__).parents[3] / "shared" / "data"))
 REVIEWS = {"scratch": 0.68, "linear-probe": 0.755, "partial": 0.79, "bottleneck": 0.79, "lora": 0.81, "full": 0.815}
-PARAPHRASES = {"lora": {"accuracy": 0.81, "f1": 0.86}, "full": {"accuracy": 0.80, "f1": 0.855}}
 RECIPE = Path(__file__).parents[2] / "recipes" / "mrpc-minilm-lora.yaml"
 
 
@@ -32,21 +31,26 @@ def test_film_reviews_mean_of_three_seeds(tmp_path: Path) -> None:
     assert {name: score for name, score in summaries.items() if score < REVIEWS[name]} == {}
 
 
-def test_paraphrases_mean_of_three_seeds(tmp_path: Path) -> None:
+@pytest.fixture
+def paraphrases() -> dict[str, str]:
     if not DATA.is_dir() and "CI" not in os.environ:
         pytest.skip(f"{DATA} with the MRPC files is not on this machine; set TRANSFERKIT_DATA")
-    data = {
+    return {
         "data.source": str(DATA / "mrpc" / "train.tsv"),
         "data.validation": str(DATA / "mrpc" / "dev.tsv"),
         "data.test": str(DATA / "mrpc" / "msr_paraphrase_test.txt"),
     }
-    config = compare_config(RECIPE, data | {"strategies": ["lora", "full(epochs=4)"]}, [])
-    results = transferkit.compare(config, tmp_path / "out").results
-    means = {
-        (result.strategy, metric): sum(r.metrics[metric] for r in results if r.strategy == result.strategy) / 3
-        for result in results
-        for metric in PARAPHRASES[result.strategy]
-    }
-    targets = {(strategy, metric): least for strategy, of in PARAPHRASES.items() for metric, least in of.items()}
-    assert {key: mean for key, mean in means.items() if mean < targets[key]} == {}
-    assert means.keys() == targets.keys()
+
+
+def test_paraphrases_by_the_recipe_mean_of_three_seeds(paraphrases: dict[str, str], tmp_path: Path) -> None:
+    results = transferkit.compare(compare_config(RECIPE, paraphrases, []), tmp_path / "out").results
+    means = {metric: sum(result.metrics[metric] for result in results) / len(results) for metric in ("accuracy", "f1")}
+    assert means["accuracy"] >= 0.81
+    assert means["f1"] >= 0.86
+
+
+def test_paraphrases_by_full_fine_tuning_with_the_default_seed(paraphrases: dict[str, str], tmp_path: Path) -> None:
+    config = compare_config(None, paraphrases | {"strategies": ["full"]}, [])
+    (full,) = transferkit.compare(config, tmp_path / "out").results
+    assert full.metrics["accuracy"] >= 0.80
+    assert full.metrics["f1"] >= 0.855
