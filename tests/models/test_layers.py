@@ -43,6 +43,11 @@ def copy_attention(ours: MultiHeadAttention, theirs: nn.MultiheadAttention) -> N
     theirs.load_state_dict(of_torch(ours).state_dict())
 
 
+def copy_feed_forward(ours: nn.Module, theirs: nn.Module) -> None:
+    theirs.linear1.load_state_dict(ours.feed_forward.linear1.state_dict())
+    theirs.linear2.load_state_dict(ours.feed_forward.linear2.state_dict())
+
+
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize(("pre_norm", "activation"), STYLES)
 def test_an_encoder_layer_equals_torch(pre_norm: bool, activation: Activation, masked: bool) -> None:
@@ -51,8 +56,7 @@ def test_an_encoder_layer_equals_torch(pre_norm: bool, activation: Activation, m
         SHAPE.width, SHAPE.heads, SHAPE.feed_forward, 0.0, activation, batch_first=True, norm_first=pre_norm
     ).eval()
     copy_attention(layer.attention, twin.self_attn)
-    twin.linear1.load_state_dict(layer.feed_forward.linear1.state_dict())
-    twin.linear2.load_state_dict(layer.feed_forward.linear2.state_dict())
+    copy_feed_forward(layer, twin)
     twin.norm1.load_state_dict(layer.residuals[0].norm.state_dict())
     twin.norm2.load_state_dict(layer.residuals[1].norm.state_dict())
     x = random(2, 5)
@@ -71,8 +75,7 @@ def test_a_decoder_layer_equals_torch(pre_norm: bool, activation: Activation, ma
     ).eval()
     copy_attention(layer.self_attention, twin.self_attn)
     copy_attention(layer.cross_attention, twin.multihead_attn)
-    twin.linear1.load_state_dict(layer.feed_forward.linear1.state_dict())
-    twin.linear2.load_state_dict(layer.feed_forward.linear2.state_dict())
+    copy_feed_forward(layer, twin)
     for norm, residual in zip((twin.norm1, twin.norm2, twin.norm3), layer.residuals, strict=True):
         norm.load_state_dict(residual.norm.state_dict())
     x, states = random(2, 4), random(2, 5, seed=1)
