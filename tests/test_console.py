@@ -171,7 +171,7 @@ def test_epochs_are_aligned(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(lines) == 12
     assert all(line[end - 1] != " " and line[end : end + 1] in ("", " ") for line in lines for end in ends)
     first = records[0]
-    shares = [f"{100 * first.accuracy:.1f} %", f"{100 * first.f1_macro:.1f} %"]
+    shares = [f"{100 * first.metrics['accuracy']:.1f} %", f"{100 * first.metrics['f1_macro']:.1f} %"]
     losses = [f"{first.train_loss:.3f}", f"{first.validation_loss:.3f}"]
     assert re.split(r"  +", lines[0].strip()) == ["1", *losses, *shares, "12.5 s"]
     assert lines[-1].endswith("12 min 5 s  best")

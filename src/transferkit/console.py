@@ -47,7 +47,8 @@ LOG = Console(stderr=True, highlight=False, markup=False, emoji=False)
 OUT = Console(highlight=False, markup=False, emoji=False)
 
 _LABEL_LETTERS = 40
-_EPOCH_LINE = "  {:>5}  {:>13}  {:>15}  {:>8}  {:>8}  {:>10}  {}"
+# The metrics of an epoch that have a column, where the task has them.
+_EPOCH_METRICS = ("accuracy", "f1_macro", "perplexity", "bleu", "chrf")
 
 
 class ProgressListener:
@@ -83,21 +84,24 @@ class ProgressListener:
             if task is not None:
                 self._progress.advance(task, rows)
 
+    def stepped(self, step: int, loss: float, learning_rate: float) -> None:
+        """Nothing: the bar moves with the rows."""
+
     def epoch_ended(self, record: EpochRecord) -> None:
         """Print the line of an epoch, under a heading where it is the first."""
+        shown = [name for name in _EPOCH_METRICS if name in record.metrics]
+        measured = [f"{metric_name(name):>8}" for name in shown]
+        headings = ["  Epoch", "Training loss", "Validation loss", *measured]
         if record.epoch == 1:
-            headings = ("Epoch", "Training loss", "Validation loss", "Accuracy", "Macro F1", "Time", "")
-            self._print_line(_EPOCH_LINE.format(*headings), style="bold")
+            self._print_line("  ".join([*headings, " " * 6 + "Time"]), style="bold")
         cells = (
-            record.epoch,
+            str(record.epoch),
             score(record.train_loss),
             score(record.validation_loss),
-            percent(record.accuracy),
-            percent(record.f1_macro),
-            seconds(record.seconds),
-            "best" if record.best else "",
+            *(metric(name, record.metrics[name]) for name in shown),
         )
-        self._print_line(_EPOCH_LINE.format(*cells))
+        aligned = [f"{cell:>{len(heading)}}" for cell, heading in zip(cells, headings, strict=True)]
+        self._print_line("  ".join([*aligned, f"{seconds(record.seconds):>10}", "best" if record.best else ""]))
 
     def said(self, message: str) -> None:
         """Print a line of the log."""

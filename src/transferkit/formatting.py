@@ -26,9 +26,14 @@ METRIC_NAMES = {
     "f1_weighted": "Weighted F1",
     "precision_weighted": "Weighted precision",
     "recall_weighted": "Weighted recall",
+    "bleu": "BLEU",
+    "chrf": "chrF",
+    "perplexity": "Perplexity",
 }
 # What is not a share of the rows and so is written as a plain number.
 _PLAIN_METRICS = ("mcc", "log_loss", "ece")
+# What goes up to 100, or beyond, and is written with one decimal.
+_LARGE_METRICS = ("bleu", "chrf", "perplexity")
 # What speaks of one class only.
 _ONE_CLASS_METRICS = ("f1", "precision", "recall")
 
@@ -78,6 +83,8 @@ def score_interval(interval: Interval | None) -> str:
 
 def metric(name: str, value: float | None) -> str:
     """A metric in its own unit: a share in percent, others as plain numbers."""
+    if name in _LARGE_METRICS and value is not None:
+        return f"{value:.1f}"
     return score(value) if name in _PLAIN_METRICS else percent(value)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from transferkit import run_folder
 from transferkit.adaptation.base import AdaptationReport, Strategy
@@ -29,7 +30,7 @@ from transferkit.tasks.classification import Classification
 from transferkit.tokenization.pretrained import TextTokenizer
 from transferkit.training.averaging import LEAST_EPOCHS
 from transferkit.training.forward import predict_logits
-from transferkit.training.loop import Plan, fit
+from transferkit.training.loop import Plan, Validate, fit
 from transferkit.training.precision import Compute, choose, probe_rows, threads
 from transferkit.training.prefix_cache import PrefixCache
 from transferkit.training.tracking import Listener
@@ -126,11 +127,12 @@ def run_one(config: RunConfig, job: Job, folder: Path, label: str, listener: Lis
         _write_record(folder, config, job, label, strategy, model, report)
         start = time.perf_counter()
         train, validation = (_with_states(job, prefix, split, job.compute) for split in ("train", "validation"))
+        plan = _plan(config, strategy, job)
+        validate = _validation(validation, plan, prefix, listener)
         with used_rows(model, [train, validation]):
             outcome = fit(
-                model, job.task, train, validation, _plan(config, strategy, job), measure=quick_metrics, folder=folder,
-                listener=listener, forward=prefix,
-            )  # fmt: skip
+                model, job.task, train, plan, validate=validate, folder=folder, listener=listener, forward=prefix
+            )
         train_seconds = time.perf_counter() - start
         _save_model(folder, model, strategy, config, job)
         result = RunResult(
@@ -175,6 +177,17 @@ def _prefix(training: TrainingConfig, model: TextClassifier, job: Job, label: st
         )
         raise ConfigError(f"--prefix-cache {training.prefix_cache} has no effect: {why}; use auto or off.")
     return prefix
+
+
+def _validation(table: FeatureTable, plan: Plan, prefix: Prefix | None, listener: Listener) -> Validate:
+    """What the loop looks at after each epoch."""
+
+    def validate(model: nn.Module) -> dict[str, float]:
+        logits = predict_logits(model, table, plan.max_batch_tokens, listener, plan.compute, prefix)
+        assert table.labels is not None, "validation rows have labels"
+        return quick_metrics(table.labels, logits)
+
+    return validate
 
 
 def _with_states(job: Job, prefix: Prefix | None, split: str, compute: Compute) -> FeatureTable:
@@ -309,7 +322,7 @@ def _write_record(
 
 
 def _save_model(folder: Path, model: TextClassifier, strategy: Strategy, config: RunConfig, job: Job) -> None:
-    """Write `model/`; then the checkpoint, which holds the same weights, can go."""
+    """Write `model/`; then the checkpoints, which hold the same weights, can go."""
     target = folder / "model"
     target.mkdir()
     if strategy.keeps_whole_model:

@@ -17,7 +17,7 @@ from transferkit.evaluation.metrics import quick_metrics
 from transferkit.evaluation.results import EpochRecord
 from transferkit.tasks.classification import Classification
 from transferkit.training.forward import predict_logits
-from transferkit.training.loop import Outcome, Plan, fit
+from transferkit.training.loop import Outcome, Plan, Validate, fit
 from transferkit.training.precision import Compute
 from transferkit.training.tracking import Silent, read_epochs
 
@@ -60,10 +60,15 @@ def train(
     torch.manual_seed(7)
     model = Bag(dropout)
     outcome = fit(
-        model, TASK, table(), table(40, seed=1), replace(plan, **changes), measure=quick_metrics, folder=folder,
+        model, TASK, table(), replace(plan, **changes), validate=on(table(40, seed=1), listener), folder=folder,
         listener=listener or Silent(),
     )  # fmt: skip
     return model, outcome
+
+
+def on(rows: FeatureTable, listener: Silent | None = None) -> Validate:
+    """Scores on these rows."""
+    return lambda model: quick_metrics(rows.labels, predict_logits(model, rows, 4096, listener or Silent()))
 
 
 def weights(model: nn.Module) -> list[Tensor]:
@@ -104,7 +109,7 @@ def test_eight_rows_at_once_equal_eight_steps_of_one(
         model = Bag()
         rows = table(8)
         plan = replace(PLAN, batch_size=batch_size, accumulation=accumulation, epochs=4, clip_norm=None)
-        fit(model, task, rows, rows, plan, measure=quick_metrics, folder=tmp_path, listener=Silent())
+        fit(model, task, rows, plan, validate=on(rows), folder=tmp_path, listener=Silent())
         results.append(weights(model))
     for whole, accumulated in zip(*results, strict=True):
         torch.testing.assert_close(whole, accumulated, atol=1e-5, rtol=1e-4)
@@ -114,10 +119,10 @@ def test_the_best_epoch_is_kept_and_not_the_last(tmp_path: Path) -> None:
     # With a rate this large the model gets worse again.
     model, outcome = train(tmp_path, epochs=12, learning_rate=0.3, schedule="constant")
     best = outcome.epochs[outcome.best_epoch - 1]
-    assert best.f1_macro == max(record.f1_macro for record in outcome.epochs)
+    assert best.metrics["f1_macro"] == max(record.metrics["f1_macro"] for record in outcome.epochs)
     validation = table(40, seed=1)
     scores = quick_metrics(validation.labels, predict_logits(model, validation, 16, Silent()))
-    assert scores["f1_macro"] == best.f1_macro
+    assert scores["f1_macro"] == best.metrics["f1_macro"]
 
 
 def test_early_stopping_looks_at_validation(tmp_path: Path) -> None:
@@ -130,7 +135,7 @@ def test_frozen_parameters_do_not_move(tmp_path: Path) -> None:
     model = Bag()
     model.words.requires_grad_(False)
     before = model.words.weight.clone()
-    fit(model, TASK, table(), table(), PLAN, measure=quick_metrics, folder=tmp_path, listener=Silent())
+    fit(model, TASK, table(), PLAN, validate=on(table()), folder=tmp_path, listener=Silent())
     assert torch.equal(before, model.words.weight)
 
 
@@ -163,7 +168,8 @@ def test_the_mean_over_epochs_leaves_out_the_first(tmp_path: Path, rows: int, in
     model = Bag()
     album = Album(model, rows)
     plan = replace(PLAN, epochs=4, keep="average")
-    outcome = fit(model, TASK, table(), table(40, seed=1), plan, measure=quick_metrics, folder=tmp_path, listener=album)
+    validate = on(table(40, seed=1), album)
+    outcome = fit(model, TASK, table(), plan, validate=validate, folder=tmp_path, listener=album)
     assert (outcome.interrupted, len(album.epochs), outcome.averaged) == (interrupted, epochs, epochs - 1)
     for mean, *each in zip(weights(model), *album.epochs[1:], strict=True):
         torch.testing.assert_close(mean, torch.stack(each).mean(0))
@@ -191,7 +197,7 @@ def test_a_loss_that_is_no_number_ends_with_advice(tmp_path: Path) -> None:
     with torch.no_grad():
         model.head.bias.fill_(torch.inf)
     with pytest.raises(TransferKitError, match=r"training loss is nan in epoch 1; lower --set training.learning_rate"):
-        fit(model, TASK, table(), table(), PLAN, measure=quick_metrics, folder=tmp_path, listener=Silent())
+        fit(model, TASK, table(), PLAN, validate=on(table()), folder=tmp_path, listener=Silent())
 
 
 def test_logits_come_in_the_order_of_the_rows_whatever_the_batches(tmp_path: Path) -> None:
@@ -204,6 +210,6 @@ def test_logits_come_in_the_order_of_the_rows_whatever_the_batches(tmp_path: Pat
 def test_a_tie_goes_to_the_lower_loss(tmp_path: Path) -> None:
     _, outcome = train(tmp_path, epochs=6, best_metric="accuracy")
     best = outcome.epochs[outcome.best_epoch - 1]
-    equal = [record for record in outcome.epochs if record.accuracy == best.accuracy]
+    equal = [record for record in outcome.epochs if record.metrics["accuracy"] == best.metrics["accuracy"]]
     assert best.validation_loss == min(record.validation_loss for record in equal)
     assert isinstance(best, EpochRecord)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -167,17 +167,15 @@ def split(batch: dict[str, Tensor], max_tokens: int) -> list[dict[str, Tensor]]:
     return [dict(zip(chunks, part, strict=True)) for part in zip(*chunks.values(), strict=True)]
 
 
-class LengthGroupedSampler(torch.utils.data.Sampler[list[int]]):
-    """Batches of like lengths in an order that depends on the seed and the epoch and on nothing else."""
+class _Sampler(torch.utils.data.Sampler[list[int]]):
+    """Batches in an order that depends on the seed and the epoch and on nothing else."""
 
-    def __init__(self, lengths: np.ndarray, batch_size: int, seed: int) -> None:
+    def __init__(self, lengths: np.ndarray, seed: int) -> None:
         self._lengths = lengths
-        self.batch_size = batch_size
         self._seed = seed
         self._epoch = 0
-
-    def __len__(self) -> int:
-        return -(-len(self._lengths) // self.batch_size)
+        # How many batches are left out at the beginning, since they have been trained on.
+        self.skip = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the shuffle of this epoch."""
@@ -185,11 +183,56 @@ class LengthGroupedSampler(torch.utils.data.Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         random = np.random.default_rng([self._seed, self._epoch])
+        batches = list(self._batches(random))
+        for position in random.permutation(len(batches))[self.skip :]:
+            yield batches[position].tolist()
+
+    def _batches(self, random: np.random.Generator) -> Iterator[np.ndarray]:
+        raise NotImplementedError
+
+
+class LengthGroupedSampler(_Sampler):
+    """Batches of so many rows of like lengths."""
+
+    def __init__(self, lengths: np.ndarray, batch_size: int, seed: int) -> None:
+        super().__init__(lengths, seed)
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self._lengths) // self.batch_size)
+
+    def _batches(self, random: np.random.Generator) -> Iterator[np.ndarray]:
         shuffled = random.permutation(len(self._lengths))
-        batches = []
         for start in range(0, len(shuffled), self.batch_size * POOL_BATCHES):
             pool = shuffled[start : start + self.batch_size * POOL_BATCHES]
             pool = pool[np.argsort(self._lengths[pool], kind="stable")]
-            batches += [pool[i : i + self.batch_size] for i in range(0, len(pool), self.batch_size)]
-        for position in random.permutation(len(batches)):
-            yield batches[position].tolist()
+            yield from (pool[i : i + self.batch_size] for i in range(0, len(pool), self.batch_size))
+
+
+class TokenBudgetSampler(_Sampler):
+    """Batches of like lengths, each of at most `max_tokens` tokens with padding, or of one row.
+
+    Where batches end follows from the sorted lengths alone, so every epoch has as many of them; which of the rows of
+    one length are in which batch, and the order of batches, is shuffled.
+    """
+
+    def __init__(self, lengths: np.ndarray, max_tokens: int, seed: int) -> None:
+        super().__init__(lengths, seed)
+        self._edges = _edges(np.sort(lengths), max_tokens)
+
+    def __len__(self) -> int:
+        return len(self._edges) - 1
+
+    def _batches(self, random: np.random.Generator) -> Iterator[np.ndarray]:
+        shuffled = random.permutation(len(self._lengths))
+        ordered = shuffled[np.argsort(self._lengths[shuffled], kind="stable")]
+        return (ordered[start:end] for start, end in pairwise(self._edges))
+
+
+def _edges(ascending: np.ndarray, max_tokens: int) -> list[int]:
+    """Where batches of at most `max_tokens` begin and end in rows of ascending lengths."""
+    edges = [0]
+    for row, length in enumerate(ascending.tolist()):
+        if row > edges[-1] and (row - edges[-1] + 1) * length > max_tokens:
+            edges.append(row)
+    return [*edges, len(ascending)]

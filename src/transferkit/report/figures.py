@@ -138,7 +138,7 @@ def common_limits(histories: Iterable[list[EpochRecord]], baseline: float | None
     records = [record for history in histories for record in history]
     epochs = [record.epoch for record in records]
     losses = [loss for record in records for loss in (record.train_loss, record.validation_loss)]
-    reached = [record.accuracy for record in records] + ([] if baseline is None else [baseline])
+    reached = [record.metrics["accuracy"] for record in records] + ([] if baseline is None else [baseline])
     return Limits((min(epochs) - 0.3, max(epochs) + 0.3), _padded(losses), _padded(reached))
 
 
@@ -155,13 +155,13 @@ def learning(
         marks = marker if len(records) == 1 else "none"
         train = [record.train_loss for record in records]
         validation = [record.validation_loss for record in records]
-        reached = [record.accuracy for record in records]
+        reached = [record.metrics["accuracy"] for record in records]
         loss.plot(epochs, train, marker=marks, linestyle=_DOTTED, color=MUTED.light, linewidth=1.3, mfc=PAPER.light)
         loss.plot(epochs, validation, marker=marks, linestyle="-", color=colour, linewidth=1.6)
         score.plot(epochs, reached, marker=marks, linestyle="-", color=colour, linewidth=1.6)
         for record in records:
             if record.best:
-                score.plot([record.epoch], [record.accuracy], marker, color=colour, markersize=6)
+                score.plot([record.epoch], [record.metrics["accuracy"]], marker, color=colour, markersize=6)
     if baseline is not None:
         score.axhline(baseline, color=MUTED.light, linewidth=1, linestyle=_DASHED)
     loss.set_title("loss")
@@ -313,7 +313,7 @@ def _spoken_history(seed: int, records: Sequence[EpochRecord]) -> str:
     return (
         f"Seed {seed}, {epochs}: training loss {first.train_loss:.3f} to {last.train_loss:.3f}, "
         f"validation loss {first.validation_loss:.3f} to {last.validation_loss:.3f}, "
-        f"validation accuracy {percent(best.accuracy)} at epoch {best.epoch}."
+        f"validation accuracy {percent(best.metrics['accuracy'])} at epoch {best.epoch}."
     )
 
 

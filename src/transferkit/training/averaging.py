@@ -6,6 +6,8 @@ hundred validation rows is mostly chance; their mean lies nearer the middle (Izm
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -20,9 +22,10 @@ LEAST_EPOCHS = 3
 class WeightAverage:
     """A running mean of what trains; numbers that are counts stay those of the last epoch."""
 
-    def __init__(self) -> None:
-        self.epochs = 0
-        self._mean: dict[str, Tensor] = {}
+    def __init__(self, epochs: int = 0, mean: Mapping[str, Tensor] | None = None) -> None:
+        """The `mean` of so many epochs, by name; of none as it stands."""
+        self.epochs = epochs
+        self.mean = dict(mean or {})
 
     @torch.no_grad()
     def add(self, model: nn.Module) -> None:
@@ -30,10 +33,10 @@ class WeightAverage:
         self.epochs += 1
         for name, tensor in learnt_tensors(model).items():
             if self.epochs > 1 and tensor.is_floating_point():
-                self._mean[name].lerp_(tensor, 1 / self.epochs)
+                self.mean[name].lerp_(tensor, 1 / self.epochs)
             else:
-                self._mean[name] = tensor.clone()
+                self.mean[name] = tensor.clone()
 
     def restore(self, model: nn.Module) -> None:
         """Put the mean into `model`."""
-        load_learnt(model, self._mean, "the mean of the epochs")
+        load_learnt(model, self.mean, "the mean of the epochs")

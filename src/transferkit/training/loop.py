@@ -1,16 +1,17 @@
 """THE loop: it trains every model on every task by every strategy.
 
-What differs is passed in: the task gives the loss, the strategy has set what trains, the plan holds the numbers.
+What differs is passed in: the task gives the loss, the strategy has set what trains, the plan holds the numbers, and
+`validate` says what an epoch is worth.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -19,21 +20,36 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from transferkit.adaptation.freezing import set_training_mode
-from transferkit.data.batching import FeatureTable, LengthGroupedSampler, split
+from transferkit.data.batching import LengthGroupedSampler, TokenBudgetSampler, split
 from transferkit.environment import release_memory
 from transferkit.errors import TransferKitError
 from transferkit.evaluation.results import EpochRecord
 from transferkit.tasks.base import Task
-from transferkit.training.averaging import FIRST_EPOCH, WeightAverage
-from transferkit.training.checkpoint import restore_checkpoint, save_checkpoint
-from transferkit.training.forward import Forward, predict_logits
-from transferkit.training.optimizer import learning_rate_factor, make_optimizer
+from transferkit.training.averaging import FIRST_EPOCH
+from transferkit.training.checkpoint import TrainingState, restore_state, restore_weights, save_state, save_weights
+from transferkit.training.forward import Forward
+from transferkit.training.optimizer import Adam, learning_rate_factor, make_optimizer
 from transferkit.training.precision import Compute, autocast, threads, training_kernels
-from transferkit.training.tracking import Listener, append_epoch
+from transferkit.training.tracking import Listener, write_epochs
 
 Batch = dict[str, Tensor]
-# True labels [rows] and logits [rows, classes] to numbers by name, `loss` among them.
-Measure = Callable[[np.ndarray, np.ndarray], Mapping[str, float]]
+# The model in eval mode to the numbers of its validation rows by name, `loss` among them.
+Validate = Callable[[nn.Module], Mapping[str, float]]
+# A line of the tracked loss is the mean over so many steps: single steps differ too much to be read.
+STEPS_PER_LINE = 10
+
+
+class Table(Protocol):
+    """Rows to train on, as batches of tensors; `labels` is one of them, and the others go to the model by name."""
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """How long each row is, int32 [rows]: rows of like lengths share a batch."""
+
+    def __len__(self) -> int: ...
+
+    def __getitems__(self, rows: Sequence[int]) -> Batch:
+        """These rows, collated."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +71,11 @@ class Plan:
     compute: Compute
     frozen_dropout: bool
     seed: int
+    # Batches of so many tokens, padding among them, in place of `batch_size` rows.
+    batch_tokens: int | None = None
+    adam: Adam = field(default_factory=Adam)
+    # A checkpoint to go on from is written after each epoch and whenever the last is so old; None writes none.
+    checkpoint_minutes: float | None = None
 
 
 @dataclass
@@ -70,61 +91,44 @@ class Outcome:
 def fit(
     model: nn.Module,
     task: Task,
-    train: FeatureTable,
-    validation: FeatureTable,
+    train: Table,
     plan: Plan,
     *,
-    measure: Measure,
+    validate: Validate,
     folder: Path,
     listener: Listener,
     forward: Forward | None = None,
 ) -> Outcome:
     """Train the parameters of `model` that require gradients, and leave it with its best weights or their mean.
 
-    The best epoch is chosen on `validation` alone; `plan.keep` says whether it is kept, or the mean over epochs. Ctrl-C
-    ends the training and keeps what was reached: the same of the epochs so far, or the weights as they are where none
-    was completed. `folder` gets a line of `metrics.jsonl` for every epoch and, while training runs, the best weights.
-    `forward` is called in place of `model`, which it is a part of, where the lower layers have been computed already.
+    The best epoch is chosen by what `validate` says alone; `plan.keep` says whether it is kept, or the mean over
+    epochs. Ctrl-C ends the training and keeps what was reached: the same of the epochs so far, or the weights as they
+    are where none was completed. `folder` gets a line of `metrics.jsonl` for every epoch and, while training runs,
+    checkpoints: where a stopped training has left one to go on from, it is gone on from, to the same weights bit for
+    bit as without the stop. `forward` is called in place of `model`, which it is a part of, where the lower layers have
+    been computed already.
 
     Raises:
         TransferKitError: the loss stopped being a number.
     """
-    accelerator = Accelerator()
-    sampler = LengthGroupedSampler(train.lengths, plan.batch_size, plan.seed)
-    # The table collates whole batches itself.
-    loader: Any = DataLoader(train, batch_sampler=sampler, collate_fn=lambda batch: batch)
-    optimizer = make_optimizer(model, plan.learning_rate, plan.weight_decay)
-    model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
-    run = _Run(model, task, optimizer, accelerator, plan, listener, forward, steps_per_epoch=_steps(len(loader), plan))
-    checkpoint = folder / "checkpoints" / "best.safetensors"
-    outcome, average = Outcome(), WeightAverage()
-    torch.manual_seed(plan.seed)
+    run = _begin(model, task, train, plan, folder, listener, forward)
+    state, interrupted = run.state, False
     try:
-        with threads(plan.compute.threads), training_kernels(model, plan.compute):
-            for epoch in range(1, plan.epochs + 1):
-                sampler.set_epoch(epoch)
-                record = _one_epoch(run, epoch, loader, validation, measure, outcome)
-                outcome.epochs.append(record)
-                append_epoch(folder / "metrics.jsonl", record)
-                listener.epoch_ended(record)
-                if plan.keep == "average" and epoch >= FIRST_EPOCH:
-                    average.add(accelerator.unwrap_model(model))
-                if record.best:
-                    outcome.best_epoch = epoch
-                    save_checkpoint(checkpoint, accelerator.unwrap_model(model))
-                elif _is_patience_over(outcome, plan):
-                    listener.said(f"Stopped early: no better {plan.best_metric} for {plan.early_stopping} epochs.")
-                    break
+        with threads(plan.compute.threads), training_kernels(run.model, plan.compute):
+            while state.epoch <= plan.epochs and not _is_patience_over(state, plan):
+                _train_epoch(run)
+                _end_epoch(run, validate)
+            if state.epoch <= plan.epochs:
+                listener.said(f"Stopped early: no better {plan.best_metric} for {plan.early_stopping} epochs.")
     except KeyboardInterrupt:
-        outcome.interrupted = True
-    model.eval()
-    outcome.averaged = average.epochs
-    if outcome.averaged:
-        listener.said(f"Kept is the mean of the weights over epochs {FIRST_EPOCH} to {len(outcome.epochs)}.")
-        average.restore(accelerator.unwrap_model(model))
-    elif outcome.best_epoch is not None:
-        restore_checkpoint(checkpoint, accelerator.unwrap_model(model))
-    return outcome
+        interrupted = True
+    run.model.eval()
+    if state.average.epochs:
+        listener.said(f"Kept is the mean of the weights over epochs {FIRST_EPOCH} to {len(state.epochs)}.")
+        state.average.restore(run.bare_model)
+    elif state.best_epoch is not None:
+        restore_weights(run.best_path, run.bare_model)
+    return Outcome(state.epochs, state.best_epoch, state.average.epochs, interrupted)
 
 
 @dataclass
@@ -133,56 +137,139 @@ class _Run:
     task: Task
     optimizer: torch.optim.Optimizer
     accelerator: Accelerator
+    sampler: LengthGroupedSampler | TokenBudgetSampler
+    loader: Any
     plan: Plan
+    folder: Path
     listener: Listener
     forward: Forward | None
-    steps_per_epoch: int
-    step: int = 0
+    state: TrainingState = field(default_factory=TrainingState)
+    # The state of torch's random numbers, where a training goes on in the middle of an epoch.
+    random: Tensor | None = None
+    started: float = field(default_factory=time.perf_counter)
+    saved: float = field(default_factory=time.perf_counter)
+
+    @property
+    def bare_model(self) -> nn.Module:
+        bare: nn.Module = self.accelerator.unwrap_model(self.model)
+        return bare
+
+    @property
+    def best_path(self) -> Path:
+        return self.folder / "checkpoints" / "best.safetensors"
+
+    @property
+    def state_path(self) -> Path:
+        return self.folder / "checkpoints" / "state.safetensors"
 
     def learning_rate(self) -> float:
         plan = self.plan
-        steps = self.steps_per_epoch * plan.epochs
-        return plan.learning_rate * learning_rate_factor(self.step, steps, plan.warmup_ratio, plan.schedule)
+        steps = -(-len(self.loader) // plan.accumulation) * plan.epochs
+        return plan.learning_rate * learning_rate_factor(self.state.step, steps, plan.warmup_ratio, plan.schedule)
+
+    def restore_random(self) -> None:
+        """Called when the loader has drawn its number, as it does when an epoch begins."""
+        if self.random is not None:
+            torch.set_rng_state(self.random)
+            self.random = None
+
+    def save(self) -> None:
+        if self.plan.checkpoint_minutes is not None:
+            save_state(self.state_path, self.state, self.bare_model, self.optimizer)
+            self.saved = time.perf_counter()
+
+    def save_if_due(self) -> None:
+        minutes = self.plan.checkpoint_minutes
+        if minutes is not None and time.perf_counter() - self.saved >= 60 * minutes:
+            self.save()
 
 
-def _one_epoch(
-    run: _Run, epoch: int, loader: Any, validation: FeatureTable, measure: Measure, outcome: Outcome
-) -> EpochRecord:
-    """Train once over the data, then validate."""
-    start = time.perf_counter()
+def _begin(
+    model: nn.Module, task: Task, train: Table, plan: Plan, folder: Path, listener: Listener, forward: Forward | None
+) -> _Run:
+    accelerator = Accelerator()
+    sampler = _sampler(train, plan)
+    # The table collates whole batches itself.
+    loader: Any = DataLoader(train, batch_sampler=sampler, collate_fn=lambda batch: batch)  # type: ignore[arg-type]
+    optimizer = make_optimizer(model, plan.learning_rate, plan.weight_decay, plan.adam)
+    model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
+    run = _Run(model, task, optimizer, accelerator, sampler, loader, plan, folder, listener, forward)
+    torch.manual_seed(plan.seed)
+    if plan.checkpoint_minutes is not None and run.state_path.is_file():
+        run.state, random = restore_state(run.state_path, run.bare_model, run.optimizer)
+        write_epochs(folder / "metrics.jsonl", run.state.epochs)
+        listener.said(f"Going on in epoch {run.state.epoch}, after {run.state.step:,} steps.")
+        if run.state.batches:
+            run.random = random
+        else:
+            torch.set_rng_state(random)
+    return run
+
+
+def _sampler(train: Table, plan: Plan) -> LengthGroupedSampler | TokenBudgetSampler:
+    if plan.batch_tokens is not None:
+        return TokenBudgetSampler(train.lengths, plan.batch_tokens, plan.seed)
+    return LengthGroupedSampler(train.lengths, plan.batch_size, plan.seed)
+
+
+def _train_epoch(run: _Run) -> None:
+    """Train over the data once, or over what is left of it."""
+    run.started = time.perf_counter()
     set_training_mode(run.model, run.plan.frozen_dropout)
-    # Sums stay tensors until the epoch ends: reading a number would make every step wait for the last one.
-    loss_sum, weight_sum = torch.zeros(()), torch.zeros(())
-    for group in _groups(loader, run.plan):
-        loss, weight = _optimize(run, group)
-        loss_sum, weight_sum = loss_sum + loss, weight_sum + weight
-    train_loss = float(loss_sum / weight_sum)
+    state = run.state
+    run.loader.set_epoch(state.epoch - 1)
+    run.sampler.skip = state.batches
+    tracked = (state.loss_sum, state.weight_sum)
+    for batches, group in _groups(run):
+        run.restore_random()
+        loss, weight, rate = _optimize(run, group)
+        # Sums stay tensors: reading a number would make every step wait for the last one.
+        state.loss_sum, state.weight_sum = state.loss_sum + loss, state.weight_sum + weight
+        state.batches += batches
+        if state.step % STEPS_PER_LINE == 0:
+            mean = (state.loss_sum - tracked[0]) / (state.weight_sum - tracked[1])
+            run.listener.stepped(state.step, float(mean), rate)
+            tracked = (state.loss_sum, state.weight_sum)
+        run.save_if_due()
+    run.restore_random()
+
+
+def _end_epoch(run: _Run, validate: Validate) -> None:
+    """Validate, write down what was reached, and be ready for the next epoch."""
+    state, plan = run.state, run.plan
+    train_loss = float(state.loss_sum / state.weight_sum)
     if not math.isfinite(train_loss):
         raise TransferKitError(
-            f"The training loss is {train_loss} in epoch {epoch}; lower --set training.learning_rate "
-            f"(it is {run.plan.learning_rate:g}) or train with --precision fp32."
+            f"The training loss is {train_loss} in epoch {state.epoch}; lower --set training.learning_rate "
+            f"(it is {plan.learning_rate:g}) or train with --precision fp32."
         )
     release_memory()
-    plan = run.plan
-    logits = predict_logits(run.model, validation, plan.max_batch_tokens, run.listener, plan.compute, run.forward)
-    assert validation.labels is not None, "validation rows have labels"
-    scores = measure(validation.labels, logits)
-    return EpochRecord(
-        epoch=epoch,
-        step=run.step,
+    run.model.eval()
+    scores = validate(run.bare_model)
+    record = EpochRecord(
+        epoch=state.epoch,
+        step=state.step,
         learning_rate=run.learning_rate(),
         train_loss=train_loss,
         validation_loss=scores["loss"],
-        accuracy=scores["accuracy"],
-        f1_macro=scores["f1_macro"],
-        mcc=scores["mcc"],
-        seconds=time.perf_counter() - start,
-        best=_is_better(scores, outcome, plan.best_metric),
+        metrics={name: value for name, value in scores.items() if name != "loss"},
+        seconds=time.perf_counter() - run.started,
+        best=_is_better(scores, state, plan.best_metric),
     )
+    state.epochs.append(record)
+    write_epochs(run.folder / "metrics.jsonl", state.epochs)
+    run.listener.epoch_ended(record)
+    if plan.keep == "average" and state.epoch >= FIRST_EPOCH:
+        state.average.add(run.bare_model)
+    if record.best:
+        state.best_epoch = state.epoch
+        save_weights(run.best_path, run.bare_model)
+    state.begin_epoch(state.epoch + 1)
+    run.save()
 
 
-def _optimize(run: _Run, group: list[Batch]) -> tuple[Tensor, Tensor]:
-    """One step of the optimizer on the batches of `group`; returns the loss sum and the weight sum."""
+def _optimize(run: _Run, group: list[Batch]) -> tuple[Tensor, Tensor, float]:
+    """One step of the optimizer on the batches of `group`; returns the loss sum, the weight sum and the rate."""
     rate = run.learning_rate()
     for parameters in run.optimizer.param_groups:
         parameters["lr"] = rate
@@ -200,34 +287,31 @@ def _optimize(run: _Run, group: list[Batch]) -> tuple[Tensor, Tensor]:
         run.accelerator.clip_grad_norm_(run.model.parameters(), run.plan.clip_norm)
     run.optimizer.step()
     run.optimizer.zero_grad()
-    run.step += 1
-    return total, weight
+    run.state.step += 1
+    return total, weight, rate
 
 
-def _groups(loader: Any, plan: Plan) -> Iterator[list[Batch]]:
-    """The batches that share a step of the optimizer, in parts that are not too large to be fast."""
-    group: list[Batch] = []
-    for number, batch in enumerate(loader, start=1):
+def _groups(run: _Run) -> Iterator[tuple[int, list[Batch]]]:
+    """The batches that share a step of the optimizer, and how many; each in parts not too large to be fast."""
+    plan, group, batches = run.plan, list[Batch](), 0
+    for number, batch in enumerate(run.loader, start=run.state.batches + 1):
         group += split(batch, plan.max_batch_tokens)
-        if number % plan.accumulation == 0 or number == len(loader):
-            yield group
-            group = []
+        batches += 1
+        if number % plan.accumulation == 0 or number == len(run.loader):
+            yield batches, group
+            group, batches = [], 0
 
 
-def _steps(batches: int, plan: Plan) -> int:
-    return -(-batches // plan.accumulation)
-
-
-def _is_better(scores: Mapping[str, float], outcome: Outcome, metric: str) -> bool:
-    if outcome.best_epoch is None:
+def _is_better(scores: Mapping[str, float], state: TrainingState, metric: str) -> bool:
+    if state.best_epoch is None:
         return True
-    best = outcome.epochs[outcome.best_epoch - 1]
-    if metric != "loss" and scores[metric] != getattr(best, metric):
-        return bool(scores[metric] > getattr(best, metric))
+    best = state.epochs[state.best_epoch - 1]
+    if metric != "loss" and scores[metric] != best.metrics[metric]:
+        return bool(scores[metric] > best.metrics[metric])
     return scores["loss"] < best.validation_loss
 
 
-def _is_patience_over(outcome: Outcome, plan: Plan) -> bool:
-    if plan.early_stopping is None or outcome.best_epoch is None:
+def _is_patience_over(state: TrainingState, plan: Plan) -> bool:
+    if plan.early_stopping is None or state.best_epoch is None:
         return False
-    return len(outcome.epochs) - outcome.best_epoch >= plan.early_stopping
+    return len(state.epochs) - state.best_epoch >= plan.early_stopping

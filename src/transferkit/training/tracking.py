@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from transferkit.environment import write_file
 from transferkit.evaluation.results import EpochRecord
 
 
@@ -22,6 +24,9 @@ class Listener(Protocol):
 
     def advanced(self, rows: int) -> None:
         """Some more rows went through the model."""
+
+    def stepped(self, step: int, loss: float, learning_rate: float) -> None:
+        """The optimizer has taken `step` steps, the last of them at this mean training loss and learning rate."""
 
     def epoch_ended(self, record: EpochRecord) -> None:
         """An epoch was trained and validated."""
@@ -45,6 +50,9 @@ class Silent:
     def advanced(self, rows: int) -> None:
         """Nothing."""
 
+    def stepped(self, step: int, loss: float, learning_rate: float) -> None:
+        """Nothing."""
+
     def epoch_ended(self, record: EpochRecord) -> None:
         """Nothing."""
 
@@ -52,10 +60,9 @@ class Silent:
         """Nothing."""
 
 
-def append_epoch(path: Path, record: EpochRecord) -> None:
-    """Add a line to `metrics.jsonl`."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(record.model_dump_json() + "\n")
+def write_epochs(path: Path, records: Sequence[EpochRecord]) -> None:
+    """Write `metrics.jsonl`, whole."""
+    write_file(path, "".join(record.model_dump_json() + "\n" for record in records))
 
 
 def read_epochs(path: Path) -> list[EpochRecord]:
