@@ -81,33 +81,42 @@ class BackboneConfig(Section):
     head_dropout: float = Field(default=0.1, ge=0, lt=1)
 
 
-class TrainingConfig(Section):
-    """How the weights are fitted. A setting that is None takes the default of the strategy."""
+class LoopConfig(Section):
+    """How weights are fitted, whatever the task. A setting that is None takes the default of the strategy."""
 
     epochs: int | None = Field(default=None, ge=1)
     learning_rate: float | None = Field(default=None, gt=0)
     warmup_ratio: float | None = Field(default=None, ge=0, lt=1)
+    accumulation: int = Field(default=1, ge=1)
+    weight_decay: float = Field(default=0.01, ge=0)
+    schedule: Literal["linear", "cosine", "constant", "inverse-sqrt"] = "linear"
+    clip_norm: float | None = Field(default=1.0, gt=0)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    early_stopping: int | None = Field(default=None, ge=1)
+    # What is left open (auto, None) is measured on this machine.
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    threads: int | None = Field(default=None, ge=1)
+    # A training that is stopped goes on from its last checkpoint; one takes a second to write.
+    checkpoint_minutes: float = Field(default=5.0, ge=0)
+    # Losses, learning rate, metrics and sample texts for TensorBoard, in the run folder.
+    tensorboard: bool = False
+
+
+class TrainingConfig(LoopConfig):
+    """How a classifier is fitted."""
+
     # 32 rows fill two cores with short texts and are the batch of most published fine-tuning results.
     batch_size: int = Field(default=32, ge=1)
-    accumulation: int = Field(default=1, ge=1)
     # The most tokens, padding among them, of one pass through the model: larger batches of long rows are computed in
     # parts, with the same gradient, since what does not fit the processor's caches is slower by a third. Half of this
     # takes a seventh longer; twice this is hardly faster and takes 150 MB more.
     max_batch_tokens: int = Field(default=2048, ge=1)
-    weight_decay: float = Field(default=0.01, ge=0)
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
-    clip_norm: float | None = Field(default=1.0, gt=0)
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     class_weights: Literal["none", "balanced"] = "none"
     # Macro F1 counts every class alike, so a checkpoint that forgets a rare class is not kept.
     best_metric: Literal["f1_macro", "accuracy", "mcc", "loss"] = "f1_macro"
     # The epoch with the best metric, or the mean of the weights after each epoch from the second on.
     keep: Literal["best", "average"] = "best"
-    early_stopping: int | None = Field(default=None, ge=1)
-    # What is left open (auto, None) is measured on this machine.
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
     attention: Literal["auto", "fused", "plain"] = "auto"
-    threads: int | None = Field(default=None, ge=1)
     frozen_dropout: bool = False
     # Where the outputs of the layers below the first trainable one are kept; auto: in memory, or on disk, or not at
     # all, whichever they fit in first.

@@ -95,8 +95,9 @@ def _choose_compute(
     layers = [module for module in model.modules() if isinstance(module, torch.nn.Linear)]
     weights = sum(layer.weight.numel() for layer in layers)
     number = probe_rows(weights, int(table.lengths[middle]), training.batch_size)
-    tokens = table.__getitems__([int(middle)] * number)["input_ids"]
-    compute, reason = choose(training, tokens, fingerprint, model)
+    batch = table.__getitems__([int(middle)] * number)
+    batch.pop("labels")
+    compute, reason = choose(training, batch, fingerprint, model)
     listener.said(reason)
     return compute
 

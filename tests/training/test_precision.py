@@ -15,7 +15,7 @@ from transferkit.config import StrategySpec, TrainingConfig
 from transferkit.training import precision
 from transferkit.training.precision import Compute, autocast, best, choose, has_native_bf16, threads, training_kernels
 
-TOKENS = torch.ones((2, 6), dtype=torch.int64)
+BATCH = {"input_ids": torch.ones((2, 6), dtype=torch.int64), "attention_mask": torch.ones((2, 6), dtype=torch.bool)}
 
 
 def clock(seconds: dict[str, float]) -> Callable[..., dict[Compute, float]]:
@@ -37,7 +37,7 @@ def native(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("exact", "expected"), [(0.4, "fp32"), (1.1, "fp32"), (2.9, "bf16")])
 def test_bf16_has_to_be_clearly_faster(monkeypatch: pytest.MonkeyPatch, exact: float, expected: str) -> None:
     monkeypatch.setattr(precision, "measure", clock({"bf16": 1.0, "fp32": exact}))
-    chosen, reason = choose(TrainingConfig(), TOKENS, "model", nn.Linear(1, 1))
+    chosen, reason = choose(TrainingConfig(), BATCH, "model", nn.Linear(1, 1))
     assert chosen.precision == expected
     assert f"fp32, plain attention, {chosen.threads} thread {1000 * exact:.0f} ms" in reason
 
@@ -45,7 +45,7 @@ def test_bf16_has_to_be_clearly_faster(monkeypatch: pytest.MonkeyPatch, exact: f
 def test_a_processor_without_bf16_does_not_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "has_native_bf16", lambda: False)
     monkeypatch.setattr(precision, "measure", clock({"bf16": 0.001, "fp32": 1.0}))
-    assert choose(TrainingConfig(), TOKENS, "model", nn.Linear(1, 1))[0].precision == "fp32"
+    assert choose(TrainingConfig(), BATCH, "model", nn.Linear(1, 1))[0].precision == "fp32"
 
 
 def test_whether_bf16_is_native_is_what_the_processor_says(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,7 +58,7 @@ def test_whether_bf16_is_native_is_what_the_processor_says(monkeypatch: pytest.M
 def test_what_is_asked_for_is_not_measured(monkeypatch: pytest.MonkeyPatch, asked: str) -> None:
     monkeypatch.setattr(precision, "measure", lambda *_: pytest.fail("measured"))
     config = TrainingConfig.model_validate({"precision": asked, "attention": "plain", "threads": 1})
-    chosen, reason = choose(config, TOKENS, "model", nn.Linear(1, 1))
+    chosen, reason = choose(config, BATCH, "model", nn.Linear(1, 1))
     assert chosen == Compute(asked, "plain", 1)
     assert reason == f"Computing in {asked}, plain attention, 1 thread, as asked for."
 
@@ -66,14 +66,14 @@ def test_what_is_asked_for_is_not_measured(monkeypatch: pytest.MonkeyPatch, aske
 @pytest.mark.usefixtures("native")
 def test_figures_are_kept_for_the_model_and_what_was_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "measure", clock({"bf16": 1.0, "fp32": 3.0}))
-    first, said = choose(TrainingConfig(), TOKENS, "model", nn.Linear(1, 1))
+    first, said = choose(TrainingConfig(), BATCH, "model", nn.Linear(1, 1))
     assert "measured now" in said
     monkeypatch.setattr(precision, "measure", clock({"bf16": 3.0, "fp32": 1.0}))
-    second, said = choose(TrainingConfig(), TOKENS, "model", nn.Linear(1, 1))
+    second, said = choose(TrainingConfig(), BATCH, "model", nn.Linear(1, 1))
     assert "measured before" in said
     assert first == second
-    assert choose(TrainingConfig(), TOKENS, "another", nn.Linear(1, 1))[0].precision == "fp32"
-    assert choose(TrainingConfig(attention="fused"), TOKENS, "model", nn.Linear(1, 1))[0] == Compute(threads=1)
+    assert choose(TrainingConfig(), BATCH, "another", nn.Linear(1, 1))[0].precision == "fp32"
+    assert choose(TrainingConfig(attention="fused"), BATCH, "model", nn.Linear(1, 1))[0] == Compute(threads=1)
 
 
 @pytest.mark.usefixtures("native")
@@ -83,10 +83,10 @@ def test_a_cache_that_cannot_be_read_or_written_is_done_without(
     monkeypatch.setattr(precision, "measure", clock({"bf16": 1.0, "fp32": 3.0}))
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "measured.json").write_text("{ not JSON")
-    assert choose(TrainingConfig(), TOKENS, "model", nn.Linear(1, 1))[0].precision == "bf16"
+    assert choose(TrainingConfig(), BATCH, "model", nn.Linear(1, 1))[0].precision == "bf16"
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("TRANSFERKIT_CACHE", str(tmp_path / "file"))
-    assert choose(TrainingConfig(), TOKENS, "model", nn.Linear(1, 1))[0].precision == "bf16"
+    assert choose(TrainingConfig(), BATCH, "model", nn.Linear(1, 1))[0].precision == "bf16"
 
 
 def test_measuring_times_every_candidate_and_leaves_the_model_as_it_was(
@@ -97,7 +97,7 @@ def test_measuring_times_every_candidate_and_leaves_the_model_as_it_was(
     state = torch.random.get_rng_state()
     candidates = [Compute(p, a, 1) for p in ("bf16", "fp32") for a in ("plain", "fused")]
     monkeypatch.setattr(precision, "BUDGET_SECONDS", 1.0)
-    seconds = precision.measure(model, TOKENS, candidates)
+    seconds = precision.measure(model, BATCH, candidates)
     assert list(seconds) == candidates
     assert min(seconds.values()) > 0
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
@@ -110,7 +110,7 @@ def test_the_measuring_ends_when_its_time_is_over(
 ) -> None:
     monkeypatch.setattr(precision, "BUDGET_SECONDS", 0.0)
     candidates = [Compute("fp32", "plain", 1), Compute("fp32", "fused", 1)]
-    assert list(precision.measure(tiny.load_model(backbone("bert")), TOKENS, candidates)) == candidates[:1]
+    assert list(precision.measure(tiny.load_model(backbone("bert")), BATCH, candidates)) == candidates[:1]
 
 
 def test_the_best_of_bf16_alone_is_the_fastest() -> None:

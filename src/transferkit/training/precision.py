@@ -14,11 +14,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from transferkit.config import Precision, TrainingConfig
+from transferkit.config import LoopConfig, Precision, TrainingConfig
 from transferkit.environment import cache_folder, processor, write_cached
 from transferkit.models.dropout import CheapDropout
 from transferkit.models.norm import AutocastNorm
 from transferkit.models.plain_attention import Attention, attention
+
+Batch = dict[str, Tensor]
 
 # bf16 keeps 8 bits of mantissa: it has to be clearly faster to be worth them.
 WORTHWHILE_RATIO = 1.3
@@ -42,7 +44,7 @@ class Compute:
         return f"{self.precision}, {self.attention} attention, {self.threads} thread{'s' * (self.threads != 1)}"
 
 
-def choose(config: TrainingConfig, tokens: Tensor, signature: str, model: nn.Module) -> tuple[Compute, str]:
+def choose(config: LoopConfig, batch: Batch, signature: str, model: nn.Module) -> tuple[Compute, str]:
     """The way to compute, and one sentence that says why.
 
     What `config` leaves open is chosen by timing forward and backward passes of `model`. The figures are kept for this
@@ -50,7 +52,7 @@ def choose(config: TrainingConfig, tokens: Tensor, signature: str, model: nn.Mod
 
     Args:
         config: its `precision`, `attention` and `threads`; None or `auto` leaves a choice open.
-        tokens: the ids of a batch as training will see it, int64 [rows, length].
+        batch: tensors by name as training will give them to the model, without labels.
         signature: names the model; figures of another one say little.
         model: with everything trainable; its weights stay as they are.
     """
@@ -58,18 +60,20 @@ def choose(config: TrainingConfig, tokens: Tensor, signature: str, model: nn.Mod
     if len(candidates) == 1:
         return candidates[0], f"Computing in {candidates[0]}, {_why_single(config)}."
     file = cache_folder() / _FILE
-    key = _key(candidates, tokens, signature)
+    tokens = [ids for name, ids in batch.items() if ids.dtype == torch.int64 and name != "token_type_ids"]
+    key = _key(candidates, max(ids.shape[1] for ids in tokens), signature)
     seconds = _read(file).get(key)
     source = "measured before"
     if seconds is None:
         source = "measured now"
-        seconds = {str(candidate): time for candidate, time in measure(model, tokens, candidates).items()}
+        seconds = {str(candidate): time for candidate, time in measure(model, batch, candidates).items()}
         if len(seconds) == len(candidates):
             # A machine so busy that there was no time for all of them is measured again next time.
             write_cached(file, json.dumps(_read(file) | {key: seconds}, indent=1))
     chosen = best({candidate: seconds[str(candidate)] for candidate in candidates if str(candidate) in seconds})
     figures = "; ".join(f"{name} {1000 * value:.0f} ms" for name, value in seconds.items())
-    return chosen, f"Computing in {chosen} ({source}, a step of {tokens.numel():,} tokens: {figures})."
+    number = sum(ids.numel() for ids in tokens)
+    return chosen, f"Computing in {chosen} ({source}, a step of {number:,} tokens: {figures})."
 
 
 def best(seconds: Mapping[Compute, float]) -> Compute:
@@ -87,7 +91,7 @@ def _unless_clearly_faster(seconds: Mapping[Compute, float], usual: Compute, fas
     return fastest if seconds[usual] >= WORTHWHILE_RATIO * seconds[fastest] else usual
 
 
-def measure(model: nn.Module, tokens: Tensor, candidates: list[Compute]) -> dict[Compute, float]:
+def measure(model: nn.Module, batch: Batch, candidates: list[Compute]) -> dict[Compute, float]:
     """Seconds of a forward and a backward pass: the least of the rounds that the budget has time for.
 
     Candidates take turns, so that a machine that is disturbed for a moment does not wrong one of them; the first round
@@ -103,14 +107,14 @@ def measure(model: nn.Module, tokens: Tensor, candidates: list[Compute]) -> dict
             for candidate in candidates:
                 expected = max(seconds.values(), default=0.0)
                 if time.perf_counter() + expected > start + BUDGET_SECONDS:
-                    return seconds or {candidate: _step(model, tokens, candidate)}
-                seconds[candidate] = min(_step(model, tokens, candidate), seconds.get(candidate, float("inf")))
+                    return seconds or {candidate: _step(model, batch, candidate)}
+                seconds[candidate] = min(_step(model, batch, candidate), seconds.get(candidate, float("inf")))
 
 
-def _step(model: nn.Module, tokens: Tensor, compute: Compute) -> float:
+def _step(model: nn.Module, batch: Batch, compute: Compute) -> float:
     start = time.perf_counter()
     with threads(compute.threads), training_kernels(model, compute), autocast(compute):
-        model(input_ids=tokens, attention_mask=torch.ones_like(tokens, dtype=torch.bool)).sum().backward()
+        model(**batch).sum().backward()
     seconds = time.perf_counter() - start
     model.zero_grad()
     return seconds
@@ -180,12 +184,14 @@ def _frozen(model: nn.Module, compute: Compute) -> Iterator[None]:
             parameter.data = data
 
 
-def _candidates(config: TrainingConfig) -> list[Compute]:
+def _candidates(config: LoopConfig) -> list[Compute]:
     available = torch.get_num_threads()
     precisions: list[Precision] = ["bf16", "fp32"] if has_native_bf16() else ["fp32"]
     if config.precision != "auto":
         precisions = [config.precision]
-    kernels: list[Attention] = ["plain", "fused"] if config.attention == "auto" else [config.attention]
+    # A model of our own computes attention in one way.
+    asked = config.attention if isinstance(config, TrainingConfig) else "fused"
+    kernels: list[Attention] = ["plain", "fused"] if asked == "auto" else [asked]
     found = [Compute(p, kernel, config.threads or available) for p in precisions for kernel in kernels]
     if config.threads is None and available > 1:
         # Where two threads share a core, half of them can be faster.
@@ -193,14 +199,14 @@ def _candidates(config: TrainingConfig) -> list[Compute]:
     return found
 
 
-def _why_single(config: TrainingConfig) -> str:
+def _why_single(config: LoopConfig) -> str:
     return "as asked for" if config.precision != "auto" else "as this processor has no bf16 of its own"
 
 
-def _key(candidates: list[Compute], tokens: Tensor, signature: str) -> str:
+def _key(candidates: list[Compute], length: int, signature: str) -> str:
     # Lengths are told apart by powers of two: closer ones compute alike.
     facts = [
-        processor(), platform.machine(), torch.__version__, signature, tokens.shape[1].bit_length(),
+        processor(), platform.machine(), torch.__version__, signature, length.bit_length(),
         [asdict(candidate) for candidate in candidates],
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
