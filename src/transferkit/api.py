@@ -2,43 +2,79 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from transferkit import run_folder
 from transferkit.comparison import conclusion, grid
-from transferkit.config import CompareConfig, DataConfig, RunConfig
+from transferkit.config import CompareConfig, DataConfig, RunConfig, TranslationConfig
 from transferkit.environment import write_file
 from transferkit.errors import RunError, TransferKitError
 from transferkit.evaluation.results import Comparison, RunResult, Scores
 from transferkit.inference.evaluation import evaluate as evaluate_predictor
 from transferkit.inference.predictor import load_exact
 from transferkit.pipeline import prepare_job, rows_to_process, run_one
-from transferkit.report import page
+from transferkit.report import page, translation_page
 from transferkit.training.tracking import Listener, Silent, read_epochs
+from transferkit.translation_pipeline import prepare_translation, rows_to_translate, run_translation
 
 
 def train(
-    config: RunConfig, out: str | Path, *, overwrite: bool = False, listener: Listener | None = None
+    config: RunConfig | TranslationConfig, out: str | Path, *, overwrite: bool = False, listener: Listener | None = None
 ) -> RunResult:
-    """Train one strategy with one seed into the run folder `out`.
+    """Train one classifier, by one strategy with one seed, or one translator into the run folder `out`.
 
     Raises:
         TransferKitError: a setting, the data or the backbone does not allow it; nothing is written then.
     """
-    listener = listener or Silent()
     folder = Path(out)
     run_folder.check_free(folder, overwrite)
-    job = prepare_job(config, listener)
-    listener.planned(rows_to_process(config, job))
-    run_folder.make_folder(folder, overwrite)
     try:
-        result = run_one(config, job, folder, config.strategy.label, listener)
+        return _run(config, folder, listener or Silent(), lambda _: run_folder.make_folder(folder, overwrite))
     except TransferKitError:
-        if not any(folder.iterdir()):
+        if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
         raise
-    if result.status == "finished":
-        conclusion.write_mistakes(folder, job, *conclusion.read_logits(folder, [result]))
+
+
+def resume(out: str | Path, *, listener: Listener | None = None) -> RunResult:
+    """Go on with the run in `out`, which was stopped, from its last checkpoint.
+
+    It ends with the weights that it would have had without the stop, bit for bit.
+
+    Raises:
+        RunError: there is nothing to go on with, or the data has changed.
+    """
+    folder = Path(out)
+    record = run_folder.read_stopped(folder)
+
+    def check(hashes: Mapping[str, str]) -> None:
+        if hashes != record.data.hashes:
+            raise RunError(f"The data of {folder} has changed since it began; train again with --overwrite.")
+
+    # It computes as it did before, whatever would be measured now.
+    fields = type(record.config.training).model_fields
+    compute = {name: value for name, value in record.compute.model_dump().items() if name in fields}
+    training = record.config.training.model_copy(update=compute)
+    return _run(record.config.model_copy(update={"training": training}), folder, listener or Silent(), check)
+
+
+def _run(
+    config: RunConfig | TranslationConfig, folder: Path, listener: Listener, begin: Callable[[Mapping[str, str]], None]
+) -> RunResult:
+    """Prepare, let `begin` see the hashes of the data and the folder be made ready, then train, score and report."""
+    if isinstance(config, TranslationConfig):
+        translation = prepare_translation(config, listener)
+        listener.planned(rows_to_translate(config, translation))
+        begin(translation.facts.hashes)
+        result = run_translation(config, translation, folder, listener)
+    else:
+        job = prepare_job(config, listener)
+        listener.planned(rows_to_process(config, job))
+        begin(job.facts.hashes)
+        result = run_one(config, job, folder, config.strategy.label, listener)
+        if result.status == "finished":
+            conclusion.write_mistakes(folder, job, *conclusion.read_logits(folder, [result]))
     report(folder)
     return result
 
@@ -71,6 +107,8 @@ def report(folder: str | Path) -> Path:
     folder = Path(folder)
     if not folder.is_dir():
         raise RunError(f"There is no folder {folder}; name one that `transferkit train` or `compare` has written.")
+    if run_folder.is_translation(folder):
+        return translation_page.write(folder)
     comparison, mistakes = conclusion.read_comparison(folder)
     histories = {
         (result.strategy, result.seed): read_epochs(folder / result.run / run_folder.METRICS_FILE)

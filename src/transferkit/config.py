@@ -29,27 +29,32 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class DataConfig(Section):
-    """Where the rows come from, which columns count, and how they are split."""
+class RowsConfig(Section):
+    """How rows are read from files, and how many are drawn; for every task."""
 
-    source: str
     validation: str | None = None
     test: str | None = None
-    text: str | None = None
-    pair: tuple[str, str] | None = None
-    label: str | None = None
-    # Names for the sorted labels of the training data, so that 1, 2, 3 can meet "World", "Sports", "Business".
-    label_names: tuple[str, ...] | None = None
     encoding: str | None = None
     quoting: Literal["auto", "csv", "none"] = "auto"
     train_size: int | None = Field(default=None, ge=2)
     validation_size: int | None = Field(default=None, ge=2)
     test_size: int | None = Field(default=None, ge=2)
-    validation_fraction: float = Field(default=0.1, gt=0, lt=0.5)
-    test_fraction: float = Field(default=0.2, gt=0, lt=0.5)
     # The split has a seed of its own: every strategy and every training seed sees the same rows. One draw is as good
     # as another; of the film reviews, scores differ by more than a point from draw to draw.
     split_seed: int = 42
+
+
+class DataConfig(RowsConfig):
+    """Where the rows come from, which columns count, and how they are split."""
+
+    source: str
+    text: str | None = None
+    pair: tuple[str, str] | None = None
+    label: str | None = None
+    # Names for the sorted labels of the training data, so that 1, 2, 3 can meet "World", "Sports", "Business".
+    label_names: tuple[str, ...] | None = None
+    validation_fraction: float = Field(default=0.1, gt=0, lt=0.5)
+    test_fraction: float = Field(default=0.2, gt=0, lt=0.5)
 
     @model_validator(mode="before")
     @classmethod
@@ -60,6 +65,44 @@ class DataConfig(Section):
     def _one_kind_of_text(self) -> Self:
         if self.text is not None and self.pair is not None:
             raise ValueError("text and pair are both given; name one text column or a pair of columns")
+        return self
+
+
+class ParallelDataConfig(RowsConfig):
+    """Where sentences and their translations come from, and how they are split."""
+
+    source: str = "chatterbot:english-italian"
+    # The second of two files whose lines belong together; `source` is the first.
+    target_file: str | None = None
+    # The columns, or the keys of a column `translation`: from which language into which.
+    languages: tuple[str, str] | None = None
+    # Together the textbook's tenth. Sizes, where they are given, take their place.
+    validation_fraction: float = Field(default=0.05, gt=0, lt=0.5)
+    test_fraction: float = Field(default=0.05, gt=0, lt=0.5)
+    # Rows of more tokens than `tokenizer.max_length` are counted and left out, or refused.
+    on_too_long: Literal["drop", "error"] = "drop"
+
+
+class TokenizerConfig(Section):
+    """Tokenizers that are trained on the training rows, or were trained before."""
+
+    kind: Literal["word", "bpe", "wordpiece"] = "bpe"
+    # Of each tokenizer, special tokens among them.
+    vocabulary: int = Field(default=8000, ge=8)
+    # The textbook's: a word that was seen once has taught nothing, and leaves the vocabulary smaller.
+    min_frequency: int = Field(default=2, ge=1)
+    # One for both languages, or one each.
+    joint: bool = True
+    # The most tokens of a source or a target, its end among them.
+    max_length: int = Field(default=128, ge=2)
+    # Of a run, or of tokenizers that one has saved; they are read, not trained.
+    folder: str | None = None
+
+    @model_validator(mode="after")
+    def _nothing_idle(self) -> Self:
+        idle = sorted(self.model_fields_set & {"kind", "vocabulary", "min_frequency", "joint"})
+        if self.folder is not None and idle:
+            raise ValueError(f"tokenizer.{idle[0]} has no effect with tokenizer.folder: that tokenizer is trained")
         return self
 
 
@@ -194,6 +237,72 @@ class CompareConfig(SharedConfig):
         for seed in self.seeds:
             for label, spec in zip(self.labels(), self.strategies, strict=True):
                 yield label, RunConfig(**shared, strategy=spec, seed=seed)
+
+
+class TranslatorConfig(Section):
+    """The sizes of a translator; two cores train these, of 8 million parameters, in a coffee break."""
+
+    width: int = Field(default=256, ge=2)
+    heads: int = Field(default=8, ge=1)
+    encoder_layers: int = Field(default=3, ge=1)
+    decoder_layers: int = Field(default=3, ge=1)
+    feed_forward: int = Field(default=1024, ge=1)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    activation: Literal["relu", "gelu"] = "relu"
+    pre_norm: bool = True
+    # One matrix for both embeddings and the projection: a third of the weights of a small translator less.
+    tied: bool = True
+
+    @model_validator(mode="after")
+    def _whole_heads(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(f"a width of {self.width} cannot be divided among {self.heads} heads")
+        return self
+
+
+class TranslationTraining(LoopConfig):
+    """How a translator is fitted."""
+
+    epochs: int = Field(default=10, ge=1)
+    # Norms in front of the sublayers stand large steps; the rate falls with the root of the steps (equation 3 of
+    # Vaswani et al. 2017) or, as here, to nothing, where all the steps are known beforehand.
+    learning_rate: float = Field(default=2e-3, gt=0)
+    warmup_ratio: float = Field(default=0.1, ge=0, lt=1)
+    weight_decay: float = Field(default=0.0, ge=0)
+    # Vaswani et al. 2017, section 5.4.
+    label_smoothing: float = Field(default=0.1, ge=0, lt=1)
+    # Of source or target with its padding, whichever is longer.
+    batch_tokens: int = Field(default=2048, ge=1)
+    best_metric: Literal["bleu", "chrf", "loss"] = "bleu"
+
+
+class DecodingConfig(Section):
+    """How the test rows are translated, and what `predict` does unless told otherwise."""
+
+    beams: int = Field(default=4, ge=1)
+    length_penalty: float = 1.0
+
+
+class TranslationConfig(Section):
+    """One translator, one seed, one run folder."""
+
+    task: Literal["translation"] = "translation"
+    data: ParallelDataConfig = ParallelDataConfig()
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    model: TranslatorConfig = TranslatorConfig()
+    training: TranslationTraining = TranslationTraining()
+    decoding: DecodingConfig = DecodingConfig()
+    # Validation rows that are shown after each epoch: source, target, predicted.
+    examples: int = Field(default=3, ge=0)
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _one_vocabulary(self) -> Self:
+        if self.model.tied and not self.tokenizer.joint:
+            raise ValueError(
+                "model.tied needs one vocabulary for both languages; set tokenizer.joint or model.tied=false"
+            )
+        return self
 
 
 AnyConfig = TypeVar("AnyConfig", bound=BaseModel)

@@ -30,7 +30,7 @@ from transferkit.tasks.classification import Classification
 from transferkit.tokenization.pretrained import TextTokenizer
 from transferkit.training.averaging import LEAST_EPOCHS
 from transferkit.training.forward import predict_logits
-from transferkit.training.loop import Plan, Validate, fit
+from transferkit.training.loop import Plan, Validate, Validation, fit
 from transferkit.training.precision import Compute, choose, probe_rows, threads
 from transferkit.training.prefix_cache import PrefixCache
 from transferkit.training.tracking import Listener
@@ -154,6 +154,8 @@ def run_one(config: RunConfig, job: Job, folder: Path, label: str, listener: Lis
                 result = _with_scores(result, model, prefix, job, folder, listener)
             except KeyboardInterrupt:
                 result = result.model_copy(update={"status": "interrupted"})
+    if result.status == "finished" or job.is_shared:
+        run_folder.remove_checkpoints(folder)
     result = result.model_copy(update={"peak_memory_bytes": memory.bytes})
     if result.collapsed:
         listener.said(f"{label} collapsed. {result.collapse_reason}")
@@ -183,10 +185,10 @@ def _prefix(training: TrainingConfig, model: TextClassifier, job: Job, label: st
 def _validation(table: FeatureTable, plan: Plan, prefix: Prefix | None, listener: Listener) -> Validate:
     """What the loop looks at after each epoch."""
 
-    def validate(model: nn.Module) -> dict[str, float]:
+    def validate(model: nn.Module) -> Validation:
         logits = predict_logits(model, table, plan.max_batch_tokens, listener, plan.compute, prefix)
         assert table.labels is not None, "validation rows have labels"
-        return quick_metrics(table.labels, logits)
+        return Validation(quick_metrics(table.labels, logits))
 
     return validate
 
@@ -281,6 +283,8 @@ def _plan(config: RunConfig, strategy: Strategy, job: Job) -> Plan:
         compute=job.compute,
         frozen_dropout=training.frozen_dropout,
         seed=config.seed,
+        # A comparison goes on with the run after those that are finished.
+        checkpoint_minutes=None if job.is_shared else training.checkpoint_minutes,
     )
 
 
@@ -294,7 +298,7 @@ def _write_record(
         created=run_folder.now(),
         label=label,
         config=config,
-        task=job.task.name,
+        task="classification",
         labels=job.data.labels,
         is_pair="pair" in job.data.columns,
         keeps_whole_model=strategy.keeps_whole_model,
@@ -323,9 +327,9 @@ def _write_record(
 
 
 def _save_model(folder: Path, model: TextClassifier, strategy: Strategy, config: RunConfig, job: Job) -> None:
-    """Write `model/`; then the checkpoints, which hold the same weights, can go."""
+    """Write `model/`."""
     target = folder / "model"
-    target.mkdir()
+    target.mkdir(exist_ok=True)
     if strategy.keeps_whole_model:
         save_whole(target, model)
     else:
@@ -339,11 +343,6 @@ def _save_model(folder: Path, model: TextClassifier, strategy: Strategy, config:
             pooling=model.pooling,
         )
         save_capsule(target / run_folder.CAPSULE_FILE, model, info)
-    checkpoints = folder / "checkpoints"
-    if checkpoints.is_dir():
-        for file in checkpoints.iterdir():
-            file.unlink()
-        checkpoints.rmdir()
 
 
 def save_whole(target: Path, model: TextClassifier) -> None:

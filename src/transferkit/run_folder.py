@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import BaseModel, Field
 
-from transferkit.config import RunConfig
+from transferkit.config import RunConfig, TranslationConfig
 from transferkit.errors import RunError
-from transferkit.evaluation.results import Comparison, DataFacts, Record, RunResult, read_json
+from transferkit.evaluation.results import Comparison, DataFacts, ParallelFacts, Record, RunResult, read_json
 
 RUN_FILE = "run.json"
 RESULT_FILE = "results.json"
@@ -24,6 +24,8 @@ PREDICTIONS_FILE = "predictions.safetensors"
 REPORT_FILE = "report.html"
 CAPSULE_FILE = "capsule.safetensors"
 HEAD_FILE = "head.safetensors"
+TRANSLATOR_FILE = "translator.safetensors"
+STATE_FILE = "checkpoints/state.safetensors"
 
 
 class BackboneRecord(Record):
@@ -56,26 +58,40 @@ class ComputeRecord(Record):
     threads: int
 
 
-class RunRecord(Record):
-    """`run.json`: everything about a run but its scores."""
+class AnyRun(Record):
+    """What `run.json` says of a run of any task."""
 
     schema_: Literal["transferkit/run/1"] = Field(default="transferkit/run/1", alias="schema")
     created: str
     label: str
+    compute: ComputeRecord
+    trainable_names: tuple[str, ...]
+    total_bytes: int
+    environment: dict[str, Any]
+
+    model_config = Record.model_config | {"populate_by_name": True}
+
+
+class RunRecord(AnyRun):
+    """`run.json` of a classifier: everything about a run but its scores."""
+
     config: RunConfig
-    task: str
+    task: Literal["classification"]
     labels: tuple[str, ...]
     is_pair: bool
     keeps_whole_model: bool
     backbone: BackboneRecord
     tokenizer: TokenizerRecord
-    compute: ComputeRecord
-    trainable_names: tuple[str, ...]
-    total_bytes: int
     data: DataFacts
-    environment: dict[str, Any]
 
-    model_config = Record.model_config | {"populate_by_name": True}
+
+class TranslationRecord(AnyRun):
+    """`run.json` of a translator."""
+
+    config: TranslationConfig
+    task: Literal["translation"]
+    tokenizer_hash: str
+    data: ParallelFacts
 
 
 def now() -> str:
@@ -132,9 +148,64 @@ def resolve(path: str | Path) -> Path:
     raise RunError(f"There is no run in {path}: name a folder that `transferkit train` or `compare` has written.")
 
 
+def task_of(folder: Path) -> str:
+    """What the run in a folder was trained for.
+
+    Raises:
+        RunError: there is no run, or its file is damaged.
+    """
+    return str(read_json(folder / RUN_FILE, _Task).task)
+
+
+class _Task(BaseModel):
+    """The one field of `run.json` that says how to read the others."""
+
+    task: str
+
+
 def read_record(folder: Path) -> RunRecord:
-    """`run.json` of a run folder."""
+    """`run.json` of a classifier's run folder.
+
+    Raises:
+        RunError: it is missing or damaged, or the run is of another task.
+    """
+    _check_task(folder, "classification")
     return read_json(folder / RUN_FILE, RunRecord)
+
+
+def read_translation(folder: Path) -> TranslationRecord:
+    """`run.json` of a translator's run folder.
+
+    Raises:
+        RunError: as `read_record`.
+    """
+    _check_task(folder, "translation")
+    return read_json(folder / RUN_FILE, TranslationRecord)
+
+
+def is_translation(folder: Path) -> bool:
+    """Whether there is a run in a folder, and it is of translation."""
+    return (folder / RUN_FILE).is_file() and task_of(folder) == "translation"
+
+
+def read_stopped(folder: Path) -> RunRecord | TranslationRecord:
+    """`run.json` of a run that was stopped and left a checkpoint to go on from.
+
+    Raises:
+        RunError: there is no run, it is finished, or it left no checkpoint.
+    """
+    record = read_translation(folder) if task_of(folder) == "translation" else read_record(folder)
+    if (folder / RESULT_FILE).is_file() and read_result(folder).status == "finished":
+        raise RunError(f"{folder} is finished; there is nothing to go on with.")
+    if not (folder / STATE_FILE).is_file():
+        raise RunError(f"{folder} holds no checkpoint to go on from; train again with --overwrite.")
+    return record
+
+
+def _check_task(folder: Path, wanted: str) -> None:
+    task = task_of(folder)
+    if task != wanted:
+        raise RunError(f"{folder} is a run of {task}, and this is for runs of {wanted}; name another run.")
 
 
 def read_result(folder: Path) -> RunResult:
@@ -145,6 +216,11 @@ def read_result(folder: Path) -> RunResult:
 def stored_bytes(folder: Path) -> int:
     """The size of what must be kept to predict."""
     return sum(file.stat().st_size for file in (folder / "model").rglob("*") if file.is_file())
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """A finished run holds its weights in `model/`; nothing is to be gone on from."""
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
 
 def write_predictions(folder: Path, labels: np.ndarray, logits: np.ndarray) -> None:

@@ -17,7 +17,7 @@ from transferkit.evaluation.metrics import quick_metrics
 from transferkit.evaluation.results import EpochRecord
 from transferkit.tasks.classification import Classification
 from transferkit.training.forward import predict_logits
-from transferkit.training.loop import Outcome, Plan, Validate, fit
+from transferkit.training.loop import Outcome, Plan, Validate, Validation, fit
 from transferkit.training.precision import Compute
 from transferkit.training.tracking import Silent, read_epochs
 
@@ -68,7 +68,11 @@ def train(
 
 def on(rows: FeatureTable, listener: Silent | None = None) -> Validate:
     """Scores on these rows."""
-    return lambda model: quick_metrics(rows.labels, predict_logits(model, rows, 4096, listener or Silent()))
+
+    def validate(model: nn.Module) -> Validation:
+        return Validation(quick_metrics(rows.labels, predict_logits(model, rows, 4096, listener or Silent())))
+
+    return validate
 
 
 def weights(model: nn.Module) -> list[Tensor]:

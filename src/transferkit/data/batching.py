@@ -63,6 +63,11 @@ class ListColumn:
         return torch.from_numpy(block)
 
 
+def padded_length(lengths: np.ndarray) -> int:
+    """How long a batch of rows of these lengths is."""
+    return -(-int(lengths.max()) // LENGTH_STEP) * LENGTH_STEP
+
+
 class RowStates(Protocol):
     """What a model has computed of each row already."""
 
@@ -134,7 +139,7 @@ class FeatureTable(torch.utils.data.Dataset[dict[str, Tensor]]):
 
     def _padded_length(self, rows: Sequence[int] | np.ndarray) -> int:
         """The longest of `rows` rounded up, but never above the longest of all: the backbone may take no more."""
-        return min(-(-int(self.lengths[rows].max()) // LENGTH_STEP) * LENGTH_STEP, self._longest)
+        return min(padded_length(self.lengths[rows]), self._longest)
 
     def padding_share(self, batches: Iterable[Sequence[int]]) -> float:
         """The share of padding among all tokens of these batches of rows."""

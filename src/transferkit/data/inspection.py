@@ -27,21 +27,26 @@ class Lengths:
         """Summarise `lengths` [rows] under a limit of `max_length` tokens."""
         counts, edges = np.histogram(lengths, bins=min(30, max(1, int(np.ptp(lengths)))))
         return cls(
-            statistics={
-                "mean": float(lengths.mean()),
-                "median": float(np.median(lengths)),
-                "p95": float(np.percentile(lengths, 95)),
-                "max": float(lengths.max()),
-            },
+            statistics=statistics(lengths),
             histogram=tuple((int(edge), int(count)) for edge, count in zip(edges, counts, strict=False)),
             truncated_rows=float((lengths > max_length).mean()),
             truncated_tokens=float(np.maximum(lengths - max_length, 0).sum() / lengths.sum()),
         )
 
 
+def statistics(lengths: np.ndarray) -> dict[str, float]:
+    """Mean, median, 95th percentile and maximum of lengths [rows]."""
+    return {
+        "mean": float(lengths.mean()),
+        "median": float(np.median(lengths)),
+        "p95": float(np.percentile(lengths, 95)),
+        "max": float(lengths.max()),
+    }
+
+
 def text_columns(rows: Dataset) -> list[str]:
-    """`text`, and `text_pair` for pairs."""
-    return [name for name in ("text", "text_pair") if name in rows.column_names]
+    """Those of text: `text`, and `text_pair` for pairs; `source` and `target` of translations."""
+    return [name for name in ("text", "text_pair", "source", "target") if name in rows.column_names]
 
 
 def class_counts(rows: Dataset, classes: int) -> tuple[int, ...]:
@@ -51,12 +56,13 @@ def class_counts(rows: Dataset, classes: int) -> tuple[int, ...]:
 
 
 def content_hash(rows: Dataset) -> str:
-    """SHA-256 of texts and labels in their order."""
+    """SHA-256 of texts and, where they are there, labels in their order."""
     digest = hashlib.sha256()
     for batch in rows.with_format("arrow").iter(batch_size=10_000):
         for name in text_columns(rows):
             digest.update("\x1f".join(batch.column(name).to_pylist()).encode())
-        digest.update(batch.column("label").to_numpy().tobytes())
+        if "label" in rows.column_names:
+            digest.update(batch.column("label").to_numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
-from transferkit.data.rows import Mask, Rows
+from transferkit.data.rows import Indices, Mask, Rows
 
 
 def not_in(rows: Rows, others: Sequence[Rows]) -> Mask:
@@ -16,6 +17,12 @@ def not_in(rows: Rows, others: Sequence[Rows]) -> Mask:
     known = np.concatenate([_fingerprints(other) for other in others])
     fresh: Mask = np.isin(_fingerprints(rows), known, invert=True)
     return fresh
+
+
+def fingerprints(texts: pa.ChunkedArray, rows: Indices) -> npt.NDArray[np.uint64]:
+    """The same of single texts: those of `rows`."""
+    digests = (_digest((text,)) for text in texts.take(pa.array(rows)).to_pylist())
+    return np.frombuffer(b"".join(digests), dtype=np.uint64)
 
 
 def _fingerprints(rows: Rows) -> npt.NDArray[np.uint64]:

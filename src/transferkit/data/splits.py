@@ -53,6 +53,13 @@ def sample(rows: Rows, split: str, size: int, seed: int) -> Rows:
     return rows.keep(_draw(rows.labels, size, 0, np.random.default_rng((seed, _STREAMS[f"{split}-size"]))))
 
 
+def part(rows: Indices, stream: str, size: int, seed: int) -> tuple[Indices, Indices]:
+    """A draw of `size` of `rows` that looks at no label, and the others; both keep the order of the source."""
+    mask = np.zeros(len(rows), dtype=bool)
+    mask[np.random.default_rng((seed, _STREAMS[stream])).permutation(len(rows))[:size]] = True
+    return rows[mask], rows[~mask]
+
+
 def _draw(labels: Indices, size: int, reserve: int, random: np.random.Generator) -> Mask:
     """A mask of `size` rows, drawn from each class by its share; `reserve` of each class are left."""
     mask = np.zeros(len(labels), dtype=bool)

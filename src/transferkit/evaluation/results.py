@@ -16,7 +16,7 @@ from transferkit.errors import RunError
 
 Interval = tuple[float, float]
 Status = Literal["finished", "failed", "interrupted"]
-AnyRecord = TypeVar("AnyRecord", bound="Record")
+AnyRecord = TypeVar("AnyRecord", bound=BaseModel)
 
 
 class Record(BaseModel):
@@ -66,6 +66,24 @@ class Scores(Record):
     collapse_reason: str | None = None
 
 
+class TranslationExample(Record):
+    """A sentence, what it should become, and what it became."""
+
+    source: str
+    target: str
+    predicted: str
+
+
+class TranslationScores(Record):
+    """All that one set of translations says against the references."""
+
+    rows: int
+    metrics: dict[str, float] = Field(description="bleu and chrf, from 0 to 100")
+    intervals: dict[str, Interval] = Field(description="bootstrap 95 % interval by metric")
+    signatures: dict[str, str] = Field(description="sacrebleu's settings and version by metric")
+    examples: tuple[TranslationExample, ...] = ()
+
+
 class RunResult(Record):
     """One run: `results.json` in its folder, and one entry of `comparison.json`."""
 
@@ -89,6 +107,7 @@ class RunResult(Record):
     collapsed: bool | None = None
     collapse_reason: str | None = None
     scores: Scores | None = Field(default=None, description="everything else about the test predictions")
+    translation: TranslationScores | None = Field(default=None, description="the same of a translation run")
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
@@ -150,6 +169,25 @@ class DataFacts(Record):
     notes: tuple[str, ...] = Field(default=(), description="choices made for the user, one sentence each")
 
 
+class ParallelFacts(Record):
+    """What a translator was trained and tested on."""
+
+    source: str
+    languages: tuple[str, str]
+    rows: dict[str, int] = Field(description="rows by split")
+    hashes: dict[str, str] = Field(description="SHA-256 of sources and targets by split")
+    empty: int = Field(description="rows without source or target, left out")
+    leaked: int = Field(description="rows left out because their source or target stands in a later split too")
+    too_long: dict[str, int] = Field(description="rows of more tokens than allowed, left out, by split")
+    max_length: int
+    vocabularies: tuple[int, int] = Field(description="entries of the source and the target vocabulary")
+    source_tokens: dict[str, float] = Field(description="training rows: mean, median, p95, max length in tokens")
+    target_tokens: dict[str, float] = Field(description="the same of the targets")
+    unknown: float = Field(description="share of the training tokens that the vocabularies lack")
+    padding: float = Field(description="share of padding in training batches")
+    notes: tuple[str, ...] = Field(default=(), description="choices made for the user, one sentence each")
+
+
 class Comparison(Record):
     """`comparison.json`."""
 
@@ -179,6 +217,7 @@ class EpochRecord(Record):
     metrics: dict[str, float] = Field(description="classification: accuracy, f1_macro, mcc; translation: bleu, chrf")
     seconds: float
     best: bool
+    examples: tuple[TranslationExample, ...] = ()
 
 
 class Mistake(Record):

@@ -23,7 +23,7 @@ from transferkit.adaptation.freezing import set_training_mode
 from transferkit.data.batching import LengthGroupedSampler, TokenBudgetSampler, split
 from transferkit.environment import release_memory
 from transferkit.errors import TransferKitError
-from transferkit.evaluation.results import EpochRecord
+from transferkit.evaluation.results import EpochRecord, TranslationExample
 from transferkit.tasks.base import Task
 from transferkit.training.averaging import FIRST_EPOCH
 from transferkit.training.checkpoint import TrainingState, restore_state, restore_weights, save_state, save_weights
@@ -33,8 +33,18 @@ from transferkit.training.precision import Compute, autocast, threads, training_
 from transferkit.training.tracking import Listener, write_epochs
 
 Batch = dict[str, Tensor]
-# The model in eval mode to the numbers of its validation rows by name, `loss` among them.
-Validate = Callable[[nn.Module], Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What the validation rows say of an epoch: numbers by name, `loss` among them, and examples to look at."""
+
+    scores: Mapping[str, float]
+    examples: tuple[TranslationExample, ...] = ()
+
+
+# Is given the model in eval mode.
+Validate = Callable[[nn.Module], Validation]
 # A line of the tracked loss is the mean over so many steps: single steps differ too much to be read.
 STEPS_PER_LINE = 10
 
@@ -245,7 +255,8 @@ def _end_epoch(run: _Run, validate: Validate) -> None:
         )
     release_memory()
     run.model.eval()
-    scores = validate(run.bare_model)
+    validation = validate(run.bare_model)
+    scores = validation.scores
     record = EpochRecord(
         epoch=state.epoch,
         step=state.step,
@@ -255,6 +266,7 @@ def _end_epoch(run: _Run, validate: Validate) -> None:
         metrics={name: value for name, value in scores.items() if name != "loss"},
         seconds=time.perf_counter() - run.started,
         best=_is_better(scores, state, plan.best_metric),
+        examples=validation.examples,
     )
     state.epochs.append(record)
     write_epochs(run.folder / "metrics.jsonl", state.epochs)

@@ -1,0 +1,76 @@
+"""Pairs of tokenized sentences as padded batches, read in place from Arrow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from transferkit.data.batching import ListColumn, padded_length
+from transferkit.tasks.base import IGNORE_INDEX
+
+
+@dataclass(frozen=True)
+class ParallelTable(torch.utils.data.Dataset[dict[str, Tensor]]):
+    """Sources and targets as ids, each with its end token, ready to be collated.
+
+    A batch holds `source` int64 [rows, S], `source_mask` bool [rows, S] with True on real tokens, `target` int64
+    [rows, T], which is the start token and all of the target but its end, and `labels` [rows, T], the target itself
+    with `IGNORE_INDEX` for padding: at each position the word that comes next.
+    """
+
+    sources: ListColumn
+    targets: ListColumn
+    start_id: int
+    padding_id: int
+
+    @classmethod
+    def from_arrow(cls, table: pa.Table, start_id: int, padding_id: int) -> ParallelTable:
+        """Read the columns `source` and `target`."""
+        sources, targets = (ListColumn.from_arrow(table.column(name)) for name in ("source", "target"))
+        return cls(sources, targets, start_id, padding_id)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """Tokens of source or target, whichever are more, int32 [rows]."""
+        return np.maximum(self.sources.lengths, self.targets.lengths)
+
+    def __getitems__(self, rows: Sequence[int] | np.ndarray) -> dict[str, Tensor]:
+        """Collate `rows`; torch's loader calls this once a batch instead of once a row."""
+        index = np.asarray(rows)
+        widths = [padded_length(column.lengths[index]) for column in (self.sources, self.targets)]
+        labels = self.targets.padded(index, widths[1], IGNORE_INDEX)
+        target = labels.roll(1, dims=1).masked_fill_(labels.roll(1, dims=1) == IGNORE_INDEX, self.padding_id)
+        target[:, 0] = self.start_id
+        return {
+            "source": self.sources.padded(index, widths[0], self.padding_id),
+            "source_mask": torch.arange(widths[0]) < torch.from_numpy(self.sources.lengths[index]).unsqueeze(1),
+            "target": target,
+            "labels": labels,
+        }
+
+    def in_length_order(self, max_tokens: int) -> Iterator[tuple[np.ndarray, dict[str, Tensor]]]:
+        """(row numbers, batch) over all rows, the longest first, each of at most `max_tokens` tokens or of one row."""
+        order = np.argsort(-self.lengths, kind="stable")
+        start = 0
+        while start < len(order):
+            rows = order[start : start + max(1, max_tokens // int(self.lengths[order[start]]))]
+            yield rows, self.__getitems__(rows)
+            start += len(rows)
+
+    def padding_share(self, batches: Iterable[list[int]]) -> float:
+        """The share of padding among the tokens of sources and targets of these batches."""
+        real = padded = 0
+        for rows in batches:
+            for column in (self.sources, self.targets):
+                real += int(column.lengths[rows].sum())
+                padded += len(rows) * padded_length(column.lengths[rows])
+        return 1 - real / padded

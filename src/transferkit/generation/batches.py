@@ -1,0 +1,70 @@
+"""Many sources, decoded in batches of like lengths, with the results in the order of the sources."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from transferkit.data.batching import ListColumn
+from transferkit.generation.decoding import Bounds, Hypothesis, Pick, beam_search, decode, likeliest
+from transferkit.models.translator import Translator
+
+# A target that is so much longer than its source has run away: the model repeats itself and finds no end.
+LONGEST_RATIO, LONGEST_MORE = 2, 10
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How targets are found.
+
+    Attributes:
+        beams: hypotheses at a time of a beam search; 1 takes one token after the other as `pick` says.
+        length_penalty: of a beam search.
+        pick: how the next token is chosen where there is one beam.
+        max_tokens: of one batch of sources, padding and beams counted.
+    """
+
+    beams: int = 1
+    length_penalty: float = 1.0
+    pick: Pick = likeliest
+    max_tokens: int = 4096
+
+
+def decode_all(
+    model: Translator, sources: Sequence[Sequence[int]], padding: int, bounds: Bounds, decoding: Decoding,
+    advanced: Callable[[int], None] = lambda _: None,
+) -> list[list[Hypothesis]]:  # fmt: skip
+    """The targets of each source, best first; a source without a token has the empty target.
+
+    Args:
+        model: it is put in eval mode.
+        sources: ids, their end tokens among them.
+        padding: the id that fills shorter sources.
+        bounds: of the targets, which end besides at twice the length of the longest source of their batch and ten more.
+        decoding: how.
+        advanced: hears how many more sources are done.
+    """
+    column = ListColumn.from_lists(sources)
+    found: list[list[Hypothesis]] = [[Hypothesis((), 0.0)] for _ in sources]
+    # The longest first: they take most memory.
+    order = (-column.lengths).argsort(kind="stable")
+    order = order[column.lengths[order] > 0]
+    start = 0
+    while start < len(order):
+        width = int(column.lengths[order[start]])
+        rows = order[start : start + max(1, decoding.max_tokens // (width * decoding.beams))]
+        ids = column.padded(rows, width, padding)
+        lengths = torch.from_numpy(column.lengths[rows])
+        mask = torch.arange(width) < lengths.unsqueeze(1)
+        most = replace(bounds, max_length=min(bounds.max_length, LONGEST_RATIO * width + LONGEST_MORE))
+        if decoding.beams > 1:
+            targets = beam_search(model, ids, mask, most, decoding.beams, decoding.length_penalty)
+        else:
+            targets = [[one] for one in decode(model, ids, mask, most, decoding.pick)]
+        for row, own in zip(rows.tolist(), targets, strict=True):
+            found[row] = own
+        start += len(rows)
+        advanced(len(rows))
+    return found

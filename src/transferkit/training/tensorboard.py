@@ -1,0 +1,58 @@
+"""A run in TensorBoard: losses, learning rate, metrics, sample texts and pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from transferkit.errors import ConfigError
+from transferkit.evaluation.results import EpochRecord
+from transferkit.training.tracking import Silent
+
+FOLDER = "tensorboard"
+
+
+class TensorBoard(Silent):
+    """A listener that writes event files into a run folder."""
+
+    def __init__(self, run: Path) -> None:
+        """`run` is the run folder.
+
+        Raises:
+            ConfigError: tensorboard is not installed.
+        """
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise ConfigError(
+                'training.tensorboard needs the package tensorboard: pip install "transferkit[tensorboard]".'
+            ) from None
+        self._writer = SummaryWriter(run / FOLDER)
+
+    def stepped(self, step: int, loss: float, learning_rate: float) -> None:
+        """Two points of curves by step."""
+        self._writer.add_scalar("train/loss", loss, step)
+        self._writer.add_scalar("train/learning_rate", learning_rate, step)
+
+    def epoch_ended(self, record: EpochRecord) -> None:
+        """A point of every validation curve, and the examples as a table."""
+        for name, value in {"loss": record.validation_loss, **record.metrics}.items():
+            self._writer.add_scalar(f"validation/{name}", value, record.step)
+        if record.examples:
+            rows = [f"| {_cell(e.source)} | {_cell(e.target)} | {_cell(e.predicted)} |" for e in record.examples]
+            table = "\n".join(["| source | target | predicted |", "|---|---|---|", *rows])
+            self._writer.add_text("validation/examples", table, record.step)
+        self._writer.flush()
+
+    def pictured(self, name: str, picture: np.ndarray, step: int) -> None:
+        """A picture, float [height, width, 3] from 0 to 1."""
+        self._writer.add_image(name, picture, step, dataformats="HWC")
+
+    def close(self) -> None:
+        """Write what is left."""
+        self._writer.close()
+
+
+def _cell(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")

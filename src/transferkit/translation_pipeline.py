@@ -1,0 +1,300 @@
+"""The path of one translation run, in order: data, tokenizers, model, training, run folder, evaluation."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import datasets
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from transferkit import run_folder
+from transferkit.adaptation.base import AdaptationReport
+from transferkit.config import TranslationConfig
+from transferkit.data import inspection
+from transferkit.data.batching import TokenBudgetSampler
+from transferkit.data.parallel import ParallelData, prepare_parallel
+from transferkit.data.parallel_batching import ParallelTable
+from transferkit.data.rows import counted
+from transferkit.environment import PeakMemory, describe, quiet_libraries, release_memory
+from transferkit.evaluation.results import ParallelFacts, RunResult, write_json
+from transferkit.evaluation.translation import corpus_metrics, score, side_by_side
+from transferkit.formatting import percent
+from transferkit.generation.batches import Decoding, decode_all
+from transferkit.generation.decoding import Bounds
+from transferkit.models.translator import Translator, build_translator
+from transferkit.tasks.base import IGNORE_INDEX
+from transferkit.tasks.translation import Translation
+from transferkit.tokenization.parallel import Tokenizers, tokenize
+from transferkit.training.loop import Plan, Validation, fit
+from transferkit.training.optimizer import Adam
+from transferkit.training.precision import Compute, autocast, choose, threads
+from transferkit.training.tracking import Listener
+
+# As the paper trains (Vaswani et al. 2017, section 5.3).
+ADAM = Adam(betas=(0.9, 0.98), eps=1e-9)
+LABEL = "translator"
+
+
+@dataclass(frozen=True)
+class TranslationJob:
+    """What a translation run reads, and how it computes."""
+
+    texts: dict[str, datasets.Dataset]
+    tokenizers: Tokenizers
+    tables: dict[str, ParallelTable]
+    facts: ParallelFacts
+    compute: Compute
+
+
+def prepare_translation(config: TranslationConfig, listener: Listener) -> TranslationJob:
+    """Read and split the rows, build or load the tokenizers, and choose how to compute."""
+    quiet_libraries()
+    listener.said(f"Reading {config.data.source}.")
+    data = prepare_parallel(config.data)
+    tokenizers = Tokenizers.build(data, config.tokenizer)
+    job = _tokenized(data, tokenizers, config)
+    for note in job.facts.notes:
+        listener.said(note)
+    with torch.random.fork_rng(devices=[]):
+        compute, reason = _choose_compute(config, build(config, tokenizers), job.tables["train"])
+    listener.said(reason)
+    release_memory()
+    return replace(job, compute=compute)
+
+
+def _tokenized(data: ParallelData, tokenizers: Tokenizers, config: TranslationConfig) -> TranslationJob:
+    """The job without what is measured; rows that are too long are in neither texts nor tables."""
+    most, is_strict = config.tokenizer.max_length, config.data.on_too_long == "error"
+    found = {split: tokenize(data, split, tokenizers, most, is_strict) for split in data.splits}
+    texts = {split: rows.select(found[split].kept) for split, rows in data.splits.items()}
+    tables = {split: one.table for split, one in found.items()}
+    train = found["train"]
+    facts = ParallelFacts(
+        source=data.source,
+        languages=data.languages,
+        rows={split: len(rows) for split, rows in texts.items()},
+        hashes={split: inspection.content_hash(rows) for split, rows in texts.items()},
+        empty=data.empty,
+        leaked=data.leaked,
+        too_long={split: one.too_long for split, one in found.items()},
+        max_length=most,
+        vocabularies=(len(tokenizers.source), len(tokenizers.target)),
+        source_tokens=inspection.statistics(train.lengths[0]),
+        target_tokens=inspection.statistics(train.lengths[1]),
+        unknown=train.unknown / sum(int(side.sum()) for side in train.lengths),
+        padding=train.table.padding_share(TokenBudgetSampler(train.table.lengths, config.training.batch_tokens, 0)),
+        notes=data.notes,
+    )
+    notes = (*data.notes, *_said(facts, tokenizers))
+    return TranslationJob(texts, tokenizers, tables, facts.model_copy(update={"notes": notes}), Compute())
+
+
+def _said(facts: ParallelFacts, tokenizers: Tokenizers) -> list[str]:
+    """What a reader of the log wants to know of the rows."""
+    lost = [
+        f"{counted(number)} of {split} with more than {facts.max_length} tokens left out."
+        for split, number in facts.too_long.items()
+        if number
+    ]
+    words = f"{facts.vocabularies[0]:,}" if tokenizers.is_joint else " and ".join(f"{n:,}" for n in facts.vocabularies)
+    return [
+        *lost,
+        f"Vocabulary: {words} entries{', joint' if tokenizers.is_joint else ''}; {percent(facts.unknown, 2)} of the "
+        "tokens are unknown to it.",
+        f"Sources have {facts.source_tokens['mean']:.0f} tokens on average, targets {facts.target_tokens['mean']:.0f}; "
+        f"padding is {percent(facts.padding)} of the tokens in training batches.",
+    ]
+
+
+def _choose_compute(config: TranslationConfig, model: Translator, train: ParallelTable) -> tuple[Compute, str]:
+    """Measured with a batch of rows of the median length."""
+    middle = np.argsort(train.lengths, kind="stable")[len(train) // 2]
+    rows = max(1, config.training.batch_tokens // int(train.lengths[middle]))
+    batch = train.__getitems__([int(middle)] * rows)
+    batch.pop("labels")
+    return choose(config.training, batch, f"translator {config.model}", model)
+
+
+def build(config: TranslationConfig, tokenizers: Tokenizers) -> Translator:
+    """The translator that `config` describes, with random weights."""
+    return build_translator(len(tokenizers.source), len(tokenizers.target), **config.model.model_dump())
+
+
+def rows_to_translate(config: TranslationConfig, job: TranslationJob) -> int:
+    """How many rows a run puts through its model, for the estimate of the time left."""
+    rows = job.facts.rows
+    return config.training.epochs * (rows["train"] + 2 * rows["validation"]) + rows["test"]
+
+
+def run_translation(config: TranslationConfig, job: TranslationJob, folder: Path, listener: Listener) -> RunResult:
+    """Train, save and score one translator in `folder`, or go on with what a stopped training left there.
+
+    Returns:
+        the contents of its `results.json`, with the status `interrupted` when Ctrl-C ended the training.
+    """
+    listener.started(f"{LABEL} (seed {config.seed})", rows_to_translate(config, job))
+    with torch.random.fork_rng(devices=[]), PeakMemory() as memory:
+        torch.manual_seed(config.seed)
+        model = build(config, job.tokenizers)
+        report = AdaptationReport.of(model, "scratch")
+        listener.said(f"{report.total_parameters:,} parameters train from random weights.")
+        _write_record(folder, config, job, report)
+        start = time.perf_counter()
+        outcome = fit(
+            model, Translation(config.training.label_smoothing), job.tables["train"], _plan(config, job.compute),
+            validate=_Validator(config, job, listener), folder=folder, listener=listener,
+        )  # fmt: skip
+        train_seconds = time.perf_counter() - start
+        _save_model(folder, model)
+        result = RunResult(
+            strategy="scratch",
+            seed=config.seed,
+            run=".",
+            status="interrupted" if outcome.interrupted else "finished",
+            trainable_parameters=report.trainable_parameters,
+            total_parameters=report.total_parameters,
+            train_seconds=train_seconds,
+            stored_bytes=run_folder.stored_bytes(folder),
+            epochs=len(outcome.epochs),
+            best_epoch=outcome.best_epoch,
+            precision=job.compute.precision,
+        )
+        if not outcome.interrupted:
+            try:
+                result = _with_scores(result, model, config, job, listener)
+                run_folder.remove_checkpoints(folder)
+            except KeyboardInterrupt:
+                result = result.model_copy(update={"status": "interrupted"})
+    result = result.model_copy(update={"peak_memory_bytes": memory.bytes})
+    write_json(folder / run_folder.RESULT_FILE, result)
+    return result
+
+
+def _plan(config: TranslationConfig, compute: Compute) -> Plan:
+    training = config.training
+    return Plan(
+        epochs=training.epochs,
+        learning_rate=training.learning_rate,
+        warmup_ratio=training.warmup_ratio,
+        batch_size=1,
+        batch_tokens=training.batch_tokens,
+        accumulation=training.accumulation,
+        max_batch_tokens=training.batch_tokens,
+        weight_decay=training.weight_decay,
+        schedule=training.schedule,
+        clip_norm=training.clip_norm,
+        best_metric=training.best_metric,
+        keep="best",
+        early_stopping=training.early_stopping,
+        compute=compute,
+        frozen_dropout=False,
+        seed=config.seed,
+        adam=ADAM,
+        checkpoint_minutes=training.checkpoint_minutes,
+    )
+
+
+@dataclass(frozen=True)
+class _Validator:
+    """What an epoch is worth: loss in nats a word, perplexity, and the scores of greedy translations."""
+
+    config: TranslationConfig
+    job: TranslationJob
+    listener: Listener
+
+    def __call__(self, model: nn.Module) -> Validation:
+        """Score the validation rows."""
+        assert isinstance(model, Translator)
+        job, texts = self.job, self.job.texts["validation"]
+        loss = mean_loss(model, job.tables["validation"], self.config.training.batch_tokens, job.compute, self.listener)
+        with autocast(job.compute):
+            translations = _translate(model, job, "validation", Decoding(), self.listener)
+        scores = {"loss": loss, "perplexity": math.exp(loss), **corpus_metrics(translations, texts["target"])}
+        examples = side_by_side(texts["source"], texts["target"], translations, self.config.examples)
+        return Validation(scores, examples)
+
+
+@torch.inference_mode()
+def mean_loss(model: Translator, table: ParallelTable, max_tokens: int, compute: Compute, listener: Listener) -> float:
+    """Nats a word over all rows of a table, the true words before each given."""
+    total, words = 0.0, 0
+    for rows, batch in table.in_length_order(max_tokens):
+        labels = batch.pop("labels")
+        with autocast(compute):
+            logits = model(**batch)
+        total += float(
+            functional.cross_entropy(
+                logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORE_INDEX, reduction="sum"
+            )
+        )
+        words += int((labels != IGNORE_INDEX).sum())
+        listener.advanced(len(rows))
+    return total / words
+
+
+def _translate(model: Translator, job: TranslationJob, split: str, decoding: Decoding, listener: Listener) -> list[str]:
+    """The best translation of each row of a split."""
+    sources = job.tables[split].sources
+    found = decode_all(
+        model, [sources[row].tolist() for row in range(len(sources.lengths))], job.tokenizers.source.padding_id,
+        bounds(job.tokenizers, job.facts.max_length), decoding, listener.advanced,
+    )  # fmt: skip
+    return job.tokenizers.target.decode([best.tokens for best, *_ in found])
+
+
+def bounds(tokenizers: Tokenizers, max_length: int) -> Bounds:
+    """Where a target begins and ends."""
+    return Bounds(tokenizers.target.start_id, tokenizers.target.end_id, max_length)
+
+
+def _with_scores(
+    result: RunResult, model: Translator, config: TranslationConfig, job: TranslationJob, listener: Listener
+) -> RunResult:
+    """Translate the test rows in fp32, as `predict` does."""
+    release_memory()
+    start = time.perf_counter()
+    decoding = Decoding(config.decoding.beams, config.decoding.length_penalty)
+    with threads(job.compute.threads):
+        translations = _translate(model, job, "test", decoding, listener)
+    texts = job.texts["test"]
+    scores = score(translations, texts["target"], texts["source"], config.examples)
+    return result.model_copy(
+        update={
+            "evaluate_seconds": time.perf_counter() - start,
+            "metrics": scores.metrics,
+            "intervals": scores.intervals,
+            "translation": scores,
+        }
+    )
+
+
+def _write_record(folder: Path, config: TranslationConfig, job: TranslationJob, report: AdaptationReport) -> None:
+    job.tokenizers.save(folder / "tokenizer")
+    record = run_folder.TranslationRecord(
+        created=run_folder.now(),
+        label=LABEL,
+        config=config,
+        task="translation",
+        tokenizer_hash=job.tokenizers.hash(),
+        compute=run_folder.ComputeRecord(**asdict(job.compute)),
+        trainable_names=report.trainable_names,
+        total_bytes=report.total_bytes,
+        data=job.facts,
+        environment=describe(),
+    )
+    write_json(folder / run_folder.RUN_FILE, record)
+
+
+def _save_model(folder: Path, model: Translator) -> None:
+    from safetensors.torch import save_file
+
+    (folder / "model").mkdir(exist_ok=True)
+    # What is tied is written once.
+    tensors = {name: parameter.detach().contiguous() for name, parameter in model.named_parameters()}
+    save_file(tensors, folder / "model" / run_folder.TRANSLATOR_FILE)
