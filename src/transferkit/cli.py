@@ -22,7 +22,12 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 DATA_SETTINGS: list[tuple[str, str, str, dict[str, Any]]] = [
     ("--data", "data.source", "CSV, TSV, JSONL, Parquet, folder, hub id, or built-in name.", {}),
     ("--text", "data.text", "The text column.", {}),
-    ("--pair", "data.pair", "The two text columns of a pair.", {"nargs": 2, "metavar": "A B"}),
+    (
+        "--pair",
+        "data.pair",
+        "The two text columns of a pair; of a translation: from which into which.",
+        {"nargs": 2, "metavar": "A B"},
+    ),
     ("--label", "data.label", "The label column.", {}),
     ("--label-names", "data.label_names", "Names for the sorted labels: World,Sports,...", {"metavar": "NAMES"}),
     ("--encoding", "data.encoding", "Of text files; UTF-8 unless said.", {}),
@@ -43,8 +48,15 @@ TRAINING_SETTINGS: list[tuple[str, str, str, dict[str, Any]]] = [
     ("--epochs", "training.epochs", "Passes over the training rows; else each strategy's own.", {"type": int}),
     ("--precision", "training.precision", "auto measures this machine.",
      {"type": click.Choice(["auto", "fp32", "bf16"])}),
+    ("--tensorboard", "training.tensorboard", "Write curves and samples for TensorBoard into the run folder.",
+     {"is_flag": True, "default": None}),
     ("--prefix-cache", "training.prefix_cache", "Where outputs of frozen layers are kept; auto: where they fit.",
      {"type": click.Choice(["auto", "off", "memory", "disk"])}),
+]  # fmt: skip
+TRANSLATION_SETTINGS: list[tuple[str, str, str, dict[str, Any]]] = [
+    ("--target-data", "data.target_file", "Translation: the file whose lines belong to those of --data.", {}),
+    ("--on-too-long", "data.on_too_long", "Translation: what becomes of rows over --max-length.",
+     {"type": click.Choice(["drop", "error"])}),
 ]  # fmt: skip
 LISTS = {"data.label_names"}
 
@@ -80,24 +92,36 @@ def training_options(command: Command) -> Command:
 
 @app.command()
 @training_options
+@setting_options(*TRANSLATION_SETTINGS)
+@click.option("--task", type=click.Choice(["classification", "translation"]), help="classification unless said.")
+@click.option("--resume", is_flag=True, help="Go on with the stopped run in --out; it has its own settings.")
 @click.option("--strategy", help="One of the strategies, with options if need be: 'lora(rank=8)'.")
 @click.option("--seed", type=int, help="Of initial weights, order of rows and dropout.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The run folder to write.")
 def train(
-    recipe: Path | None, strategy: str | None, seed: int | None, out: Path, assignments: tuple[str, ...],
-    overwrite: bool, as_json: bool, **options: Any,
+    recipe: Path | None, task: str | None, resume: bool, strategy: str | None, seed: int | None, out: Path,
+    assignments: tuple[str, ...], overwrite: bool, as_json: bool, **options: Any,
 ) -> None:  # fmt: skip
-    """Train one strategy into one run folder."""
+    """Train one classifier, or one translator, into one run folder."""
     from transferkit import api, console
-    from transferkit.settings import run_config
+    from transferkit.settings import run_config, task_of, translation_config
 
-    settings = _by_path(options) | {
-        "strategies": [strategy] if strategy else None,
-        "seeds": None if seed is None else [seed],
-    }
-    config = run_config(recipe, settings, assignments)
-    with console.progress() as listener:
-        result = api.train(config, out, overwrite=overwrite, listener=listener)
+    settings = _by_path(options)
+    if resume:
+        _refuse_with_resume(settings | {"recipe": recipe, "--task": task, "--strategy": strategy, "--seed": seed,
+                                        "--set": assignments or None, "--overwrite": overwrite or None})  # fmt: skip
+        with console.progress() as listener:
+            result = api.resume(out, listener=listener)
+    else:
+        config: Any
+        if task_of(recipe, task) == "translation":
+            config = translation_config(recipe, settings | {"strategy": strategy, "seed": seed}, assignments)
+        else:
+            seeds = None if seed is None else [seed]
+            settings |= {"strategies": [strategy] if strategy else None, "seeds": seeds}
+            config = run_config(recipe, settings, assignments)
+        with console.progress() as listener:
+            result = api.train(config, out, overwrite=overwrite, listener=listener)
     if as_json:
         click.echo(result.model_dump_json(by_alias=True, indent=2))
     else:
@@ -270,6 +294,13 @@ def _by_path(options: Mapping[str, Any]) -> dict[str, Any]:
     return {
         path: value.split(",") if path in LISTS and value is not None else value for path, value in settings.items()
     }
+
+
+def _refuse_with_resume(settings: Mapping[str, Any]) -> None:
+    """A run that goes on has its own settings."""
+    given = [name for name, value in settings.items() if value is not None]
+    if given:
+        raise ConfigError(f"{given[0]} has no effect with --resume: the run goes on with its own settings.")
 
 
 def _whole_number(text: str, flag: str) -> int:

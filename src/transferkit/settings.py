@@ -7,16 +7,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from transferkit.config import (
     CompareConfig,
     RunConfig,
     StrategySpec,
+    TranslationConfig,
     assign,
     build,
     parse_assignment,
     read_recipe,
 )
 from transferkit.errors import ConfigError, did_you_mean
+
+TASKS = ("classification", "translation")
+# What the options of the command line set in a translation, where that is called otherwise.
+_IN_TRANSLATION = {"data.pair": "data.languages", "tokenization.max_length": "tokenizer.max_length"}
 
 
 def compare_config(recipe: Path | None, options: Mapping[str, Any], assignments: Sequence[str]) -> CompareConfig:
@@ -61,6 +68,53 @@ def run_config(recipe: Path | None, options: Mapping[str, Any], assignments: Seq
         raise ConfigError(f"{recipe} compares {', '.join(config.labels())}; name one of them with --strategy.")
     (_, run), *_ = config.runs()
     return run
+
+
+def task_of(recipe: Path | None, asked: str | None) -> str:
+    """What is to be trained: as asked for, else as the recipe says, else a classifier.
+
+    Raises:
+        ConfigError: recipe and option differ, or there is no such task.
+    """
+    said = read_recipe(recipe).get("task") if recipe is not None else None
+    if asked is not None and said is not None and asked != said:
+        raise ConfigError(f"{recipe} is a recipe of {said}, and --task says {asked}; leave --task out.")
+    task = asked or said or "classification"
+    if task not in TASKS:
+        raise ConfigError(f"{recipe}: there is no task {task!r}.{did_you_mean(str(task), TASKS)}")
+    return str(task)
+
+
+def translation_config(
+    recipe: Path | None, options: Mapping[str, Any], assignments: Sequence[str]
+) -> TranslationConfig:
+    """The configuration of a translation run; --set goes over options, and options over the recipe.
+
+    Raises:
+        ConfigError: a setting is unknown, has a value out of range, or has no effect.
+    """
+    where = str(recipe) if recipe is not None else "settings"
+    settings = read_recipe(recipe) if recipe is not None else {}
+    for path, value in options.items():
+        if value is None:
+            continue
+        place = _IN_TRANSLATION.get(path, path)
+        section, _, field = place.partition(".")
+        if field not in _fields(TranslationConfig, section):
+            raise ConfigError(f"{path} has no effect on --task translation; leave it out.")
+        assign(settings, place.split("."), value)
+    for text in assignments:
+        assign(settings, *parse_assignment(text))
+    return build(TranslationConfig, settings, where)
+
+
+def _fields(config: type[BaseModel], section: str) -> set[str]:
+    """The names of the settings in a section; of a setting without one, the empty name."""
+    field = config.model_fields.get(section)
+    if field is None:
+        return set()
+    kind = field.annotation
+    return set(kind.model_fields) if isinstance(kind, type) and issubclass(kind, BaseModel) else {""}
 
 
 def _specs(settings: Mapping[str, Any], where: str) -> list[StrategySpec]:
