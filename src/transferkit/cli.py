@@ -200,14 +200,20 @@ def evaluate(run: Path, as_json: bool, **options: Any) -> None:
     default="auto",
     help="auto: bf16 where the processor has it; fp32: the logits of the end of training.",
 )
+@click.option("--beam", "beams", type=click.IntRange(1), help="Translation: hypotheses of the search; 1 is greedy.")
+@click.option("--best", type=click.IntRange(1), help="Translation: so many translations of each text, with scores.")
+@click.option("--temperature", type=float, help="Translation: draw words; below 1 likely ones are likelier.")
+@click.option("--top-k", type=int, help="Translation: draw from the so many likeliest words.")
+@click.option("--top-p", type=float, help="Translation: draw from the likeliest words of this probability together.")
 @click.option("--json", "as_json", is_flag=True, help="JSON: one object, a list, or a line for each row of --file.")
-@click.option("--explain", is_flag=True, help="Show each stage: text, tokens, logits, softmax, label.")
+@click.option("--explain", is_flag=True, help="Show each stage: text, tokens, logits or attention, answer.")
 def predict(
     run: Path, texts: tuple[str, ...], pair: tuple[str, str] | None, source: Path | None, columns: tuple[str, ...],
     encoding: str | None, quoting: Literal["auto", "csv", "none"], out: Path | None, overwrite: bool,
-    precision: Literal["auto", "fp32", "bf16"], as_json: bool, explain: bool,
+    precision: Literal["auto", "fp32", "bf16"], as_json: bool, explain: bool, **decoding: Any,
 ) -> None:  # fmt: skip
-    """Label texts with a run; `-` reads them from standard input, one a line (a pair: two with a tab between)."""
+    """Label or translate texts; `-` reads them from standard input, one a line (a pair: two with a tab between)."""
+    from transferkit import run_folder
     from transferkit.inference import answers
 
     given = [name for name, value in (("TEXT", texts), ("--pair", pair), ("--file", source)) if value]
@@ -221,14 +227,31 @@ def predict(
         raise ConfigError("--explain always computes in fp32; --precision has no effect with it.")
     if explain and source is not None:
         raise ConfigError("--explain shows single texts; it has no effect with --file.")
+    chosen = {name: value for name, value in decoding.items() if value is not None}
+    from_file: dict[str, Any] = {
+        "precision": precision, "columns": columns, "encoding": encoding, "quoting": quoting, "out": out,
+        "overwrite": overwrite, "as_json": as_json,
+    }  # fmt: skip
+    from_texts: dict[str, Any] = {"precision": precision, "as_json": as_json, "explained": explain}
+    if run_folder.is_translation(run):
+        from transferkit.inference import translation_answers as translations
+
+        choice = translations.Choice(**chosen)
+        if pair:
+            raise ConfigError("--pair has no effect on a translation; give single texts.")
+        if source is not None:
+            translations.translate_file(run, source, choice, **from_file)
+        else:
+            lines = [str(text) for text in answers.read_texts(texts, sys.stdin)]
+            translations.translate_texts(run, lines, choice, **from_texts)
+        return
+    if chosen:
+        raise ConfigError(f"--{next(iter(chosen)).replace('_', '-')} has no effect on a run of classification.")
     if source is not None:
-        answers.predict_file(
-            run, source, precision=precision, columns=columns, encoding=encoding, quoting=quoting, out=out,
-            overwrite=overwrite, as_json=as_json,
-        )  # fmt: skip
+        answers.predict_file(run, source, **from_file)
     else:
         rows: Any = [pair] if pair else answers.read_texts(texts, sys.stdin)
-        answers.predict_texts(run, rows, precision=precision, as_json=as_json, explained=explain)
+        answers.predict_texts(run, rows, **from_texts)
 
 
 @app.command()

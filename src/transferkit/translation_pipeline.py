@@ -17,7 +17,7 @@ from transferkit import run_folder
 from transferkit.adaptation.base import AdaptationReport
 from transferkit.config import TranslationConfig
 from transferkit.data import inspection
-from transferkit.data.batching import TokenBudgetSampler
+from transferkit.data.batching import IGNORE_INDEX, TokenBudgetSampler
 from transferkit.data.parallel import ParallelData, prepare_parallel
 from transferkit.data.parallel_batching import ParallelTable
 from transferkit.data.rows import counted
@@ -28,7 +28,6 @@ from transferkit.formatting import percent
 from transferkit.generation.batches import Decoding, decode_all
 from transferkit.generation.decoding import Bounds
 from transferkit.models.translator import Translator, build_translator
-from transferkit.tasks.base import IGNORE_INDEX
 from transferkit.tasks.translation import Translation
 from transferkit.tokenization.parallel import Tokenizers, tokenize
 from transferkit.training.loop import Plan, Validation, fit

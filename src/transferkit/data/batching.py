@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 POOL_BATCHES = 50
 # Batches are padded to a multiple of this many tokens: the kernels keep code and memory for every shape they have met.
 LENGTH_STEP = 4
+# The label of what does not count, such as padding.
+IGNORE_INDEX = -100
 
 
 class ListColumn:

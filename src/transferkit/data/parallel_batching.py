@@ -11,8 +11,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from transferkit.data.batching import ListColumn, padded_length
-from transferkit.tasks.base import IGNORE_INDEX
+from transferkit.data.batching import IGNORE_INDEX, ListColumn, padded_length
 
 
 @dataclass(frozen=True)

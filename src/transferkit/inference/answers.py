@@ -77,7 +77,7 @@ def predict_file(
         options=FileOptions(encoding, quoting),
     )
     write = _write_json_lines if as_json else _write_csv
-    with _output(out) as file:
+    with output(out) as file:
         write(file, _answered(predictor, batches))
 
 
@@ -109,7 +109,7 @@ def _write_json_lines(file: TextIO, answered: Iterator[tuple[dict[str, str], Pre
 
 
 @contextmanager
-def _output(out: Path | None) -> Iterator[TextIO]:
+def output(out: Path | None) -> Iterator[TextIO]:
     """Standard output, or a file that is whole or not there."""
     if out is None:
         yield sys.stdout

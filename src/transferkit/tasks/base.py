@@ -6,9 +6,6 @@ from typing import Protocol
 
 from torch import Tensor
 
-# The label of what does not count, such as padding.
-IGNORE_INDEX = -100
-
 
 class Task(Protocol):
     """A loss that can be summed over parts of a batch: sum of losses, and the weight that normalises it.

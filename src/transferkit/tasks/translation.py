@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from transferkit.tasks.base import IGNORE_INDEX
+from transferkit.data.batching import IGNORE_INDEX
 
 
 @dataclass(frozen=True)

@@ -98,6 +98,14 @@ class TrainedTokenizer:
         """The parts of a text as they stand in the vocabulary."""
         return list(self.backend.encode(text).tokens)
 
+    def names(self, ids: Sequence[int]) -> tuple[str, ...]:
+        """How ids stand in the vocabulary."""
+        return tuple(str(self.backend.id_to_token(number)) for number in ids)
+
+    def ids(self, names: Sequence[str]) -> list[int]:
+        """The ids of such names."""
+        return [number for name in names if (number := self.backend.token_to_id(name)) is not None]
+
     def decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
         """The text of each row of ids; special ones are left out, but for unknown words."""
         special = (self.padding_id, self.start_id, self.end_id)
@@ -116,7 +124,8 @@ def _word() -> _Parts:
 
 def _bpe() -> _Parts:
     backend = Tokenizer(models.BPE(unk_token=UNKNOWN))
-    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    # Punctuation apart from the word before it, or every word would be learnt with and without a full stop.
+    backend.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation()])
     backend.decoder = decoders.Metaspace()
     return backend, trainers.BpeTrainer
 

@@ -1,0 +1,155 @@
+"""A translation run, loaded: text in, translations out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from transferkit import run_folder
+from transferkit.config import Precision
+from transferkit.errors import RunError
+from transferkit.generation.batches import Decoding, decode_all
+from transferkit.models.translator import Attentions, Translator
+from transferkit.tokenization.parallel import Tokenizers
+from transferkit.training.precision import Compute, autocast, has_native_bf16
+from transferkit.translation_pipeline import bounds, build
+
+
+@dataclass(frozen=True)
+class Translated:
+    """A translation, its parts as they stand in the vocabulary, and its score.
+
+    The score is the log-probability of the translation in nats; of a beam search, divided by length^length_penalty.
+    """
+
+    text: str
+    tokens: tuple[str, ...]
+    score: float
+
+
+@dataclass(frozen=True)
+class TranslationStages:
+    """One translation by hand: what the model read, what it wrote with which probability, and where it looked."""
+
+    source: str
+    source_tokens: tuple[str, ...]
+    source_ids: tuple[int, ...]
+    # With the end token last.
+    target_tokens: tuple[str, ...]
+    # Of each target token, the ones before it given.
+    probabilities: tuple[float, ...]
+    attentions: Attentions
+    translated: Translated
+
+
+class TranslationPredictor:
+    """A trained translator with its tokenizers. Call it with a list of texts."""
+
+    def __init__(self, folder: Path, record: run_folder.TranslationRecord, precision: Precision) -> None:
+        """Use `load_translator`."""
+        self.folder = folder
+        self.record = record
+        self.precision: Precision = precision
+        self.tokenizers = Tokenizers.load(folder)
+        if self.tokenizers.hash() != record.tokenizer_hash:
+            raise RunError(f"The tokenizers in {folder / 'tokenizer'} are not those that the run was trained with.")
+        self.model = _load_model(folder, record, self.tokenizers)
+
+    def __call__(
+        self, texts: Sequence[str], decoding: Decoding | None = None, advanced: Callable[[int], None] = lambda _: None
+    ) -> list[list[Translated]]:
+        """The translations of each text, best first; of an empty text, the empty one.
+
+        Args:
+            texts: sources. Longer ones than the run was trained on are translated too, and worse.
+            decoding: how; as in the run's settings unless said.
+            advanced: hears how many more texts are done.
+        """
+        decoding = decoding or self.usual
+        source, target = self.tokenizers.source, self.tokenizers.target
+        ids = [[*row, source.end_id] if row else [] for row in source.encode(texts)]
+        with autocast(Compute(self.precision)):
+            found = decode_all(
+                self.model, ids, source.padding_id, bounds(self.tokenizers, self.record.config.tokenizer.max_length),
+                decoding, advanced,
+            )  # fmt: skip
+        return [
+            [
+                Translated(text, target.names(one.tokens), one.score)
+                for one, text in zip(own, target.decode([one.tokens for one in own]), strict=True)
+            ]
+            for own in found
+        ]
+
+    @property
+    def usual(self) -> Decoding:
+        """As the run's settings say."""
+        return Decoding(self.record.config.decoding.beams, self.record.config.decoding.length_penalty)
+
+    @torch.no_grad()
+    def explain(self, text: str, decoding: Decoding | None = None) -> TranslationStages:
+        """Translate one text and look at every step of it.
+
+        Raises:
+            RunError: the text is empty.
+        """
+        source, target = self.tokenizers.source, self.tokenizers.target
+        ids = source.encode([text])[0]
+        if not ids:
+            raise RunError("There is nothing to explain about an empty text; give one with words.")
+        best = self([text], decoding)[0][0]
+        # What was written, as ids again: the vocabulary has a name for each.
+        written = [*target.ids(best.tokens), target.end_id]
+        encoded = torch.tensor([[*ids, source.end_id]])
+        given = torch.tensor([[target.start_id, *written[:-1]]])
+        log_probabilities = torch.log_softmax(self.model(encoded, None, given).float(), -1)[0]
+        chosen = log_probabilities.gather(1, torch.tensor(written).unsqueeze(1)).squeeze(1)
+        return TranslationStages(
+            source=text,
+            source_tokens=source.names([*ids, source.end_id]),
+            source_ids=(*ids, source.end_id),
+            target_tokens=target.names(written),
+            probabilities=tuple(chosen.exp().tolist()),
+            attentions=self.model.attentions(encoded, None, given),
+            translated=best,
+        )
+
+
+def load_translator(run: str | Path, *, precision: Literal["auto", "fp32", "bf16"] = "auto") -> TranslationPredictor:
+    """Load a translation run.
+
+    Args:
+        run: its folder.
+        precision: `auto` is bf16 where the processor has it; fp32 gives the translations that were scored.
+
+    Raises:
+        RunError: there is no such run, or it is not whole.
+    """
+    folder = Path(run)
+    record = run_folder.read_translation(folder)
+    if precision == "auto":
+        precision = "bf16" if has_native_bf16() else "fp32"
+    return TranslationPredictor(folder, record, precision)
+
+
+def _load_model(folder: Path, record: run_folder.TranslationRecord, tokenizers: Tokenizers) -> Translator:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = folder / "model" / run_folder.TRANSLATOR_FILE
+    with torch.random.fork_rng(devices=[]):
+        model = build(record.config, tokenizers)
+    try:
+        tensors = load_file(path)
+        own = dict(model.named_parameters())
+        with torch.no_grad():
+            for name, parameter in own.items():
+                parameter.copy_(tensors[name])
+    except (OSError, SafetensorError, KeyError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise RunError(f"{path} does not hold the weights of this run ({reason}); train it again.") from None
+    return model.eval()

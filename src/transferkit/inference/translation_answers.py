@@ -1,0 +1,164 @@
+"""Translations as they are printed and written: for texts, for files, step by step."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from transferkit.errors import DataError, RunError
+from transferkit.formatting import percent
+from transferkit.generation.batches import Decoding
+from transferkit.generation.decoding import Sampler
+from transferkit.inference.answers import Asked, Quoting, output
+from transferkit.inference.translation import Translated, TranslationStages, load_translator
+
+COLUMN = "translation"
+# As many words of the source as are shown for each word of the target.
+_LOOKED_AT = 3
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the user says of decoding; None and False leave it to the run."""
+
+    beams: int | None = None
+    best: int = 1
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+
+    def decoding(self, usual: Decoding) -> Decoding:
+        """Sampling where any of its settings is given, else a beam search.
+
+        Raises:
+            DataError: the settings do not go together.
+        """
+        if self.temperature is None and self.top_k is None and self.top_p is None:
+            beams = self.beams or max(usual.beams, self.best)
+            if self.best > beams:
+                raise DataError(f"--best {self.best} is more than the {beams} hypotheses of the search; raise --beam.")
+            return Decoding(beams, usual.length_penalty)
+        if self.beams is not None or self.best > 1:
+            raise DataError("--beam and --best search, and --temperature, --top-k and --top-p draw; choose one.")
+        try:
+            sampler = Sampler(self.temperature or 1.0, self.top_k, 1.0 if self.top_p is None else self.top_p)
+        except ValueError as error:
+            raise DataError(str(error)) from None
+        return Decoding(pick=sampler)
+
+
+def translate_texts(
+    run: Path, texts: Sequence[str], choice: Choice, *, precision: Asked, as_json: bool, explained: bool
+) -> None:
+    """Print the translations of each of `texts`."""
+    predictor = load_translator(run, precision="fp32" if explained else precision)
+    decoding = choice.decoding(predictor.usual)
+    if explained:
+        stages = [predictor.explain(text, decoding) for text in texts]
+        answers = [_stages_as_json(one) for one in stages]
+        shown = "\n\n".join(_stages_as_text(one) for one in stages)
+    else:
+        found = [own[: choice.best] for own in predictor(texts, decoding)]
+        answers = [_as_json(text, own) for text, own in zip(texts, found, strict=True)]
+        shown = "\n".join(_line(one, choice.best) for own in found for one in own)
+    print(json.dumps(answers[0] if len(answers) == 1 else answers, ensure_ascii=False) if as_json else shown)
+
+
+def translate_file(
+    run: Path, source: Path, choice: Choice, *, precision: Asked, columns: Sequence[str], encoding: str | None,
+    quoting: Quoting, out: Path | None, overwrite: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Write the rows of `source` with their translation, a batch at a time, in the order of the file.
+
+    Raises:
+        RunError: `out` is there already and is not to be overwritten.
+        DataError: the file cannot be read, or a row has no text.
+    """
+    from transferkit.data.prediction_input import iter_texts
+    from transferkit.data.text_lines import FileOptions
+
+    if out is not None and out.exists() and not overwrite:
+        raise RunError(f"{out} exists; choose another --out, or replace it with --overwrite.")
+    predictor = load_translator(run, precision=precision)
+    decoding = choice.decoding(predictor.usual)
+    batches = iter_texts(
+        source, is_pair=False, named=columns, usual=predictor.record.data.languages[:1],
+        options=FileOptions(encoding, quoting),
+    )  # fmt: skip
+
+    def rows() -> Iterator[dict[str, str]]:
+        for batch in batches:
+            found = predictor([text for _, (text,) in batch], decoding)
+            for (row, _), (best, *_) in zip(batch, found, strict=True):
+                yield row | {COLUMN: best.text}
+
+    with output(out) as file:
+        (_write_json_lines if as_json else _write_csv)(file, rows())
+
+
+def _write_csv(file: TextIO, rows: Iterator[dict[str, str]]) -> None:
+    writer: csv.DictWriter[str] | None = None
+    for row in rows:
+        if writer is None:
+            writer = csv.DictWriter(file, list(row))
+            writer.writeheader()
+        writer.writerow(row)
+
+
+def _write_json_lines(file: TextIO, rows: Iterator[dict[str, str]]) -> None:
+    for row in rows:
+        file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def _line(one: Translated, best: int) -> str:
+    return one.text if best == 1 else f"{one.score:.3f}\t{one.text}"
+
+
+def _as_json(text: str, own: Sequence[Translated]) -> dict[str, Any]:
+    return {"source": text, "translations": [{"text": one.text, "score": one.score} for one in own]}
+
+
+def _stages_as_json(stages: TranslationStages) -> dict[str, Any]:
+    return {
+        "source": stages.source,
+        "tokens": stages.source_tokens,
+        "input_ids": stages.source_ids,
+        "target_tokens": stages.target_tokens,
+        "probabilities": stages.probabilities,
+        "score": stages.translated.score,
+        "translation": stages.translated.text,
+    }
+
+
+def _stages_as_text(stages: TranslationStages) -> str:
+    """The stages one below the other, numbered as data passes through them."""
+    # The mean over the heads of the last layer: [target, source].
+    looked = stages.attentions.cross[-1][0].mean(0)
+    width = max(len(token) for token in (*stages.source_tokens, *stages.target_tokens))
+    steps = []
+    for token, probability, weights in zip(stages.target_tokens, stages.probabilities, looked, strict=True):
+        most = weights.topk(min(_LOOKED_AT, len(weights)))
+        at = ", ".join(
+            f"{stages.source_tokens[place]} {percent(share, 0)}"
+            for share, place in zip(most.values.tolist(), most.indices.tolist(), strict=True)
+        )
+        steps.append(f"   {token:<{width}}  {percent(probability):>8}  {at}")
+    return "\n".join(
+        [
+            "1. source",
+            f"   {stages.source}",
+            f"2. tokens ({len(stages.source_tokens)})",
+            *(
+                f"   {token:<{width}}  id {number:>6}"
+                for token, number in zip(stages.source_tokens, stages.source_ids, strict=True)
+            ),
+            "3. target, token by token: its probability, and where the last layer looks, mean over its heads",
+            *steps,
+            f"4. score: {stages.translated.score:.4f}",
+            f"5. translation: {stages.translated.text}",
+        ]
+    )
