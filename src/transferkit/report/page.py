@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -48,11 +49,12 @@ class Section:
 
     anchor: str
     title: str
+    folder: str = ""
 
     @property
     def template(self) -> str:
         """The file that draws it."""
-        return f"{self.anchor}.html.jinja"
+        return f"{self.folder}{self.anchor}.html.jinja"
 
 
 def render(comparison: Comparison, histories: History, mistakes: list[Mistake]) -> str:
@@ -73,6 +75,8 @@ def render(comparison: Comparison, histories: History, mistakes: list[Mistake]) 
     learning = _learning(strategies, histories, baseline)
     calibration = _calibration(scored)
     context = {
+        "title": _title(comparison, strategies),
+        "facts": _facts(comparison),
         "comparison": comparison,
         "strategies": strategies,
         "scored": scored,
@@ -92,7 +96,37 @@ def render(comparison: Comparison, histories: History, mistakes: list[Mistake]) 
         "mistakes": mistakes,
         "sections": _sections(comparison, scored, sound, learning, calibration, mistakes),
     }
+    return draw(context)
+
+
+def draw(context: Mapping[str, Any]) -> str:
+    """The page with `title`, `facts` (name and value), `sections`, and what their templates read."""
     return _environment().get_template("report.html.jinja").render(context)
+
+
+def _title(comparison: Comparison, strategies: Sequence[StrategyView]) -> str:
+    subject = comparison.data.source
+    return (
+        f"{strategies[0].name} on {subject}" if len(strategies) == 1 else f"{len(strategies)} strategies on {subject}"
+    )
+
+
+def _facts(comparison: Comparison) -> list[tuple[str, str]]:
+    """What stands under the title."""
+    seeds = list(dict.fromkeys(result.seed for result in comparison.results))
+    backbone = tables.lookup(comparison.config, "backbone", "name")
+    return [
+        *([("backbone", str(backbone))] if backbone else []),
+        ("task", comparison.task),
+        *split_facts(comparison.data.rows),
+        ("seed" if len(seeds) == 1 else "seeds", ", ".join(map(str, seeds))),
+        ("made", formatting.moment(comparison.created)),
+    ]
+
+
+def split_facts(rows: Mapping[str, int]) -> list[tuple[str, str]]:
+    """The number of rows by split."""
+    return [(split, f"{formatting.count(number)} rows") for split, number in rows.items()]
 
 
 @cache
