@@ -23,7 +23,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from transferkit.evaluation.results import Comparison, EpochRecord, RunResult, Scores
+from transferkit.evaluation.results import Comparison, EpochRecord, RunResult, Scores, TranslationScores
 from transferkit.formatting import (
     MISSING,
     clip,
@@ -102,6 +102,10 @@ class ProgressListener:
         )
         aligned = [f"{cell:>{len(heading)}}" for cell, heading in zip(cells, headings, strict=True)]
         self._print_line("  ".join([*aligned, f"{seconds(record.seconds):>10}", "best" if record.best else ""]))
+        for one in record.examples:
+            self._print_line(f"    source     {one.source}")
+            self._print_line(f"    target     {one.target}")
+            self._print_line(f"    predicted  {one.predicted}")
 
     def said(self, message: str) -> None:
         """Print a line of the log."""
@@ -227,6 +231,8 @@ def print_run(result: RunResult) -> None:
         print_scores(result.scores)
     elif result.status != "finished":
         _print_text(OUT, f"The run was {result.status} before it was scored. {result.error or ''}".rstrip())
+    if result.translation:
+        print_translation(result.translation)
     trainable, total = result.trainable_parameters, result.total_parameters
     share = small_share(trainable / total) if trainable is not None and total else MISSING
     _print_text(
@@ -234,6 +240,16 @@ def print_run(result: RunResult) -> None:
         f"{result.strategy}: {count(trainable)} of {count(total)} parameters trained ({share}) "
         f"in {seconds(result.train_seconds)}; {size(result.stored_bytes)} to store.",
     )
+
+
+def print_translation(scores: TranslationScores) -> None:
+    """BLEU and chrF with intervals and signatures."""
+    table = _table(f"{count(scores.rows)} test rows", "Metric", "Value", "95 % interval", "sacrebleu")
+    for name, value in scores.metrics.items():
+        interval = metric_interval(name, scores.intervals[name])
+        table.add_row(metric_name(name), metric(name, value), interval, scores.signatures[name])
+    OUT.print(table)
+    OUT.print()
 
 
 def print_scores(scores: Scores) -> None:

@@ -90,6 +90,8 @@ def metric(name: str, value: float | None) -> str:
 
 def metric_interval(name: str, interval: Interval | None) -> str:
     """The interval of a metric, in the metric's own unit."""
+    if name in _LARGE_METRICS and interval is not None:
+        return f"{interval[0]:.1f} {MISSING} {interval[1]:.1f}"
     return score_interval(interval) if name in _PLAIN_METRICS else percent_interval(interval)
 
 

@@ -33,6 +33,7 @@ from transferkit.training.forward import predict_logits
 from transferkit.training.loop import Plan, Validate, Validation, fit
 from transferkit.training.precision import Compute, choose, probe_rows, threads
 from transferkit.training.prefix_cache import PrefixCache
+from transferkit.training.tensorboard import tracked
 from transferkit.training.tracking import Listener
 from transferkit.training.used_rows import used_rows
 
@@ -119,7 +120,11 @@ def run_one(config: RunConfig, job: Job, folder: Path, label: str, listener: Lis
     listener.started(f"{label} (seed {config.seed})", rows_to_process(config, job))
     strategy = make_strategy(config.strategy)
     # The caller's own random numbers are left as they were.
-    with torch.random.fork_rng(devices=[]), PeakMemory() as memory:
+    with (
+        torch.random.fork_rng(devices=[]),
+        PeakMemory() as memory,
+        tracked(listener, folder, config.training.tensorboard) as tracker,
+    ):
         torch.manual_seed(config.seed)
         model = load_classifier(job.files, config.backbone, job.data.labels, job.tokenizer.pad_token_id)
         report = strategy.apply(model)
@@ -132,7 +137,7 @@ def run_one(config: RunConfig, job: Job, folder: Path, label: str, listener: Lis
         validate = _validation(validation, plan, prefix, listener)
         with used_rows(model, [train, validation]):
             outcome = fit(
-                model, job.task, train, plan, validate=validate, folder=folder, listener=listener, forward=prefix
+                model, job.task, train, plan, validate=validate, folder=folder, listener=tracker, forward=prefix
             )
         train_seconds = time.perf_counter() - start
         _save_model(folder, model, strategy, config, job)

@@ -33,6 +33,7 @@ from transferkit.tokenization.parallel import Tokenizers, tokenize
 from transferkit.training.loop import Plan, Validation, fit
 from transferkit.training.optimizer import Adam
 from transferkit.training.precision import Compute, autocast, choose, threads
+from transferkit.training.tensorboard import tracked
 from transferkit.training.tracking import Listener
 
 # As the paper trains (Vaswani et al. 2017, section 5.3).
@@ -138,7 +139,11 @@ def run_translation(config: TranslationConfig, job: TranslationJob, folder: Path
         the contents of its `results.json`, with the status `interrupted` when Ctrl-C ended the training.
     """
     listener.started(f"{LABEL} (seed {config.seed})", rows_to_translate(config, job))
-    with torch.random.fork_rng(devices=[]), PeakMemory() as memory:
+    with (
+        torch.random.fork_rng(devices=[]),
+        PeakMemory() as memory,
+        tracked(listener, folder, config.training.tensorboard) as tracker,
+    ):
         torch.manual_seed(config.seed)
         model = build(config, job.tokenizers)
         report = AdaptationReport.of(model, "scratch")
@@ -147,7 +152,7 @@ def run_translation(config: TranslationConfig, job: TranslationJob, folder: Path
         start = time.perf_counter()
         outcome = fit(
             model, Translation(config.training.label_smoothing), job.tables["train"], _plan(config, job.compute),
-            validate=_Validator(config, job, listener), folder=folder, listener=listener,
+            validate=_Validator(config, job, listener), folder=folder, listener=tracker,
         )  # fmt: skip
         train_seconds = time.perf_counter() - start
         _save_model(folder, model)

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-
-import numpy as np
 
 from transferkit.errors import ConfigError
 from transferkit.evaluation.results import EpochRecord
-from transferkit.training.tracking import Silent
+from transferkit.training.tracking import Both, Listener, Silent
 
 FOLDER = "tensorboard"
+
+
+@contextmanager
+def tracked(listener: Listener, run: Path, is_wanted: bool) -> Iterator[Listener]:
+    """Inside the context what the listener hears also goes to TensorBoard, in the run folder, where that is wanted."""
+    if not is_wanted:
+        yield listener
+        return
+    board = TensorBoard(run)
+    try:
+        yield Both(listener, board)
+    finally:
+        board.close()
 
 
 class TensorBoard(Silent):
@@ -44,10 +57,6 @@ class TensorBoard(Silent):
             table = "\n".join(["| source | target | predicted |", "|---|---|---|", *rows])
             self._writer.add_text("validation/examples", table, record.step)
         self._writer.flush()
-
-    def pictured(self, name: str, picture: np.ndarray, step: int) -> None:
-        """A picture, float [height, width, 3] from 0 to 1."""
-        self._writer.add_image(name, picture, step, dataformats="HWC")
 
     def close(self) -> None:
         """Write what is left."""

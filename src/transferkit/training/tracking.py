@@ -60,6 +60,48 @@ class Silent:
         """Nothing."""
 
 
+class Both:
+    """Two listeners that hear the same."""
+
+    def __init__(self, first: Listener, second: Listener) -> None:
+        self._both = (first, second)
+
+    def planned(self, rows: int) -> None:
+        """To both."""
+        for one in self._both:
+            one.planned(rows)
+
+    def started(self, label: str, rows: int) -> None:
+        """To both."""
+        for one in self._both:
+            one.started(label, rows)
+
+    def extended(self, rows: int) -> None:
+        """To both."""
+        for one in self._both:
+            one.extended(rows)
+
+    def advanced(self, rows: int) -> None:
+        """To both."""
+        for one in self._both:
+            one.advanced(rows)
+
+    def stepped(self, step: int, loss: float, learning_rate: float) -> None:
+        """To both."""
+        for one in self._both:
+            one.stepped(step, loss, learning_rate)
+
+    def epoch_ended(self, record: EpochRecord) -> None:
+        """To both."""
+        for one in self._both:
+            one.epoch_ended(record)
+
+    def said(self, message: str) -> None:
+        """To both."""
+        for one in self._both:
+            one.said(message)
+
+
 def write_epochs(path: Path, records: Sequence[EpochRecord]) -> None:
     """Write `metrics.jsonl`, whole."""
     write_file(path, "".join(record.model_dump_json() + "\n" for record in records))
