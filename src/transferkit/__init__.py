@@ -33,6 +33,7 @@ _HOMES = {
     "evaluate": "api",
     "report": "api",
     "train": "api",
+    "resume": "api",
     "CompareConfig": "config",
     "DataConfig": "config",
     "RunConfig": "config",

@@ -16,6 +16,12 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
     return pa.string() if pa.types.is_large_string(kind) or pa.types.is_string_view(kind) else kind
 
 
+def is_left_out(kind: pa.DataType) -> bool:
+    """Whether a column is of lists or of objects that hold more than texts, which nothing here reads."""
+    texts = pa.types.is_struct(kind) and all(plain_type(field.type) == pa.string() for field in kind)
+    return pa.types.is_nested(kind) and not texts
+
+
 def with_class_names(table: pa.Table, features: Mapping[str, Any]) -> pa.Table:
     """The table with each column of named classes as a dictionary column, which keeps names and order."""
     from datasets import ClassLabel

@@ -9,14 +9,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet
 
-from transferkit.data.arrow_types import plain_type, with_class_names
+from transferkit.data.arrow_types import is_left_out, plain_type, with_class_names
 from transferkit.data.chunks import CHUNK_ROWS, Chunk
 from transferkit.data.text_lines import FileOptions
 from transferkit.errors import DataError
 
 
 def chunks(path: Path, options: FileOptions) -> Iterator[Chunk]:
-    """The rows of a file; at least one chunk. Columns of lists or structures keep their type, but no values.
+    """The rows of a file; at least one chunk.
+
+    Columns of lists, or of objects other than of texts, keep their type, but no values.
 
     Raises:
         DataError: the file is not Parquet.
@@ -29,7 +31,7 @@ def chunks(path: Path, options: FileOptions) -> Iterator[Chunk]:
     with file:
         schema = file.schema_arrow
         features = _features(schema)
-        flat = [field.name for field in schema if not pa.types.is_nested(field.type)]
+        flat = [field.name for field in schema if not is_left_out(field.type)]
         row = 1
         for batch in file.iter_batches(CHUNK_ROWS, columns=flat):
             table = _conform(pa.Table.from_batches([batch]), schema)
@@ -55,7 +57,7 @@ def _conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """All columns of `schema`, text of every storage kind as plain strings, nested values as nulls."""
     columns = {
         field.name: pa.nulls(len(table), field.type)
-        if pa.types.is_nested(field.type)
+        if is_left_out(field.type)
         else table[field.name].cast(plain_type(field.type))
         for field in schema
     }

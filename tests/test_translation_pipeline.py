@@ -1,0 +1,210 @@
+"""A translation run from a file to a folder: what it learns, what it keeps, and how it goes on after a stop."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import transferkit
+from tests import small_data
+from transferkit.config import TranslationConfig
+from transferkit.errors import DataError, RunError
+from transferkit.inference.translation import load_translator
+from transferkit.run_folder import read_result, read_translation
+from transferkit.training.tracking import Silent, read_epochs
+from transferkit.translation_pipeline import mean_loss, prepare_translation
+
+COLOURS = {"red": "rosso", "green": "verde", "white": "bianco", "black": "nero", "yellow": "giallo"}
+THINGS = {"cat": "gatto", "book": "libro", "wine": "vino", "bread": "pane", "train": "treno", "dog": "cane"}
+SETTINGS = {
+    "tokenizer": {"kind": "word"},
+    "model": {"width": 32, "heads": 2, "encoder_layers": 1, "decoder_layers": 1, "feed_forward": 64, "dropout": 0.0},
+    "training": {"epochs": 12, "batch_tokens": 64, "learning_rate": 0.01, "precision": "fp32"},
+    "decoding": {"beams": 2},
+}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    yield from small_data.one_thread()
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sentences whose adjective goes behind the noun in the other language."""
+    lines = ["en\tit"]
+    for number, verb in enumerate(("sees", "buys", "likes", "hides")):
+        for colour, colore in COLOURS.items():
+            for thing, cosa in THINGS.items():
+                other = ("vede", "compra", "ama", "nasconde")[number]
+                lines.append(f"he {verb} the {colour} {thing}\tlui {other} il {cosa} {colore}")
+    path = tmp_path_factory.mktemp("pairs") / "pairs.tsv"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def config(pairs: Path, **training: object) -> TranslationConfig:
+    changed = {"training": {**SETTINGS["training"], **training}}
+    return TranslationConfig.model_validate({"data": {"source": str(pairs)}, **SETTINGS, **changed})
+
+
+@pytest.fixture(scope="module")
+def run(pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    transferkit.train(config(pairs), folder)
+    return folder
+
+
+def test_it_learns_to_translate_sentences_it_has_not_seen(run: Path) -> None:
+    result = read_result(run)
+    assert result.status == "finished"
+    assert result.metrics["bleu"] > 60
+    assert result.translation is not None
+    assert result.intervals["bleu"][0] <= result.metrics["bleu"] <= result.intervals["bleu"][1]
+    epochs = read_epochs(run / "metrics.jsonl")
+    assert epochs[-1].validation_loss < 0.5 * epochs[0].validation_loss
+    assert {"perplexity", "bleu", "chrf"} == epochs[0].metrics.keys()
+    assert len(epochs[0].examples) == 3
+
+
+def test_a_loaded_run_translates_as_it_was_scored(run: Path) -> None:
+    predictor = load_translator(run, precision="fp32")
+    translation = read_result(run).translation
+    assert translation is not None
+    found = predictor([one.source for one in translation.examples])
+    assert [own[0].text for own in found] == [one.predicted for one in translation.examples]
+
+
+def test_the_validation_loss_is_that_of_the_kept_weights(run: Path) -> None:
+    record = read_translation(run)
+    job = prepare_translation(record.config, Silent())
+    predictor = load_translator(run, precision="fp32")
+    loss = mean_loss(predictor.model, job.tables["validation"], 64, job.compute, Silent())
+    best = read_epochs(run / "metrics.jsonl")[read_result(run).best_epoch - 1]  # type: ignore[operator]
+    assert loss == pytest.approx(best.validation_loss, rel=1e-5)
+
+
+def test_a_finished_run_keeps_no_checkpoint_and_is_safetensors_and_json(run: Path) -> None:
+    files = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
+    assert files == {
+        "metrics.jsonl", "model/translator.safetensors", "report.html", "results.json", "run.json",
+        "tokenizer/joint.json",
+    }  # fmt: skip
+    # What is tied is kept once.
+    names = load_file(run / "model" / "translator.safetensors").keys()
+    assert len([name for name in names if "embedding" in name or "projection" in name]) == 1
+    with pytest.raises(RunError, match="is finished"):
+        transferkit.resume(run)
+
+
+def test_other_tokenizers_than_those_of_the_run_are_refused(run: Path, tmp_path: Path) -> None:
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    tokenizer = copy / "tokenizer" / "joint.json"
+    content = json.loads(tokenizer.read_text(encoding="utf-8"))
+    content["model"]["vocab"]["zebra"] = len(content["model"]["vocab"])
+    tokenizer.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(RunError, match="not those that the run was trained with"):
+        load_translator(copy)
+    (copy / "model" / "translator.safetensors").write_bytes(b"damaged")
+    shutil.copy(run / "tokenizer" / "joint.json", tokenizer)
+    with pytest.raises(RunError, match="does not hold the weights of this run"):
+        load_translator(copy)
+
+
+def test_the_same_seed_gives_the_same_weights(pairs: Path, run: Path, tmp_path: Path) -> None:
+    transferkit.train(config(pairs), tmp_path / "again")
+    weights = [load_file(one / "model" / "translator.safetensors") for one in (run, tmp_path / "again")]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_tokenizers_of_an_earlier_run_are_taken(pairs: Path, run: Path, tmp_path: Path) -> None:
+    reused = config(pairs, epochs=1).model_copy(update={"tokenizer": {}})
+    reused = TranslationConfig.model_validate(reused.model_dump() | {"tokenizer": {"folder": str(run)}})
+    transferkit.train(reused, tmp_path / "other")
+    assert read_translation(tmp_path / "other").tokenizer_hash == read_translation(run).tokenizer_hash
+
+
+def test_rows_that_are_too_long_are_refused_if_asked(pairs: Path, tmp_path: Path) -> None:
+    strict = config(pairs).model_dump()
+    strict["data"]["on_too_long"] = "error"
+    strict["tokenizer"] = {"kind": "word", "max_length": 4}
+    with pytest.raises(DataError, match="has 6 and 6 tokens, more than --max-length"):
+        transferkit.train(TranslationConfig.model_validate(strict), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+class Impatient(Silent):
+    """Presses Ctrl-C after so many rows."""
+
+    def __init__(self, rows: int) -> None:
+        self.left = rows
+
+    def advanced(self, rows: int) -> None:
+        self.left -= rows
+        if self.left <= 0:
+            raise KeyboardInterrupt
+
+
+def test_after_ctrl_c_the_run_goes_on_to_the_same_weights(pairs: Path, tmp_path: Path) -> None:
+    settings = config(pairs, epochs=3, checkpoint_minutes=0)
+    transferkit.train(settings, tmp_path / "whole")
+    stopped = transferkit.train(settings, tmp_path / "stopped", listener=Impatient(150))
+    assert stopped.status == "interrupted"
+    assert (tmp_path / "stopped" / "report.html").is_file()
+    assert transferkit.resume(tmp_path / "stopped").status == "finished"
+    whole, resumed = (load_file(tmp_path / one / "model" / "translator.safetensors") for one in ("whole", "stopped"))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert read_result(tmp_path / "whole").metrics == read_result(tmp_path / "stopped").metrics
+
+
+def test_other_data_than_before_is_refused(pairs: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "pairs.tsv"
+    copy.write_bytes(pairs.read_bytes())
+    transferkit.train(config(copy, epochs=3, checkpoint_minutes=0), tmp_path / "run", listener=Impatient(150))
+    copy.write_text(copy.read_text(encoding="utf-8") + "he sings\tlui canta\n", encoding="utf-8")
+    with pytest.raises(RunError, match="The data of .* has changed since it began"):
+        transferkit.resume(tmp_path / "run")
+
+
+def test_killed_at_random_steps_it_goes_on_to_the_same_weights(pairs: Path, tmp_path: Path) -> None:
+    settings = config(pairs, epochs=6, checkpoint_minutes=0)
+    transferkit.train(settings, tmp_path / "whole")
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(json.dumps(settings.model_dump(mode="json", exclude_unset=True)), encoding="utf-8")
+    folder = tmp_path / "killed"
+    command = [sys.executable, "-m", "transferkit", "train"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    delays, arguments = random.Random(0), [str(recipe), "--task", "translation", "--out", str(folder)]
+    for _ in range(2):
+        _kill_after_a_checkpoint([*command, *arguments], folder, delays.uniform(0, 0.5), environment)
+        arguments = ["--resume", "--out", str(folder)]
+    subprocess.run([*command, *arguments], check=True, env=environment, capture_output=True)
+    whole, resumed = (load_file(one / "model" / "translator.safetensors") for one in (tmp_path / "whole", folder))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def _kill_after_a_checkpoint(command: list[str], folder: Path, delay: float, environment: dict[str, str]) -> None:
+    """SIGKILL, a moment after the process has written a checkpoint."""
+    state = folder / "checkpoints" / "state.safetensors"
+    before = state.stat().st_mtime_ns if state.is_file() else 0
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None and not (state.is_file() and state.stat().st_mtime_ns > before):
+            time.sleep(0.01)
+        time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL, "it finished before it could be killed"

@@ -1,0 +1,71 @@
+"""What TensorBoard reads of a run."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from transferkit.errors import ConfigError
+from transferkit.evaluation.results import EpochRecord, TranslationExample
+from transferkit.training.tensorboard import FOLDER, tracked
+from transferkit.training.tracking import Listener, Silent
+
+EXAMPLE = TranslationExample(source="a | b", target="c", predicted="d\ne")
+RECORD = EpochRecord(
+    epoch=1, step=20, learning_rate=0.1, train_loss=2.0, validation_loss=1.5, metrics={"bleu": 12.5}, seconds=1.0,
+    best=True, examples=(EXAMPLE,),
+)  # fmt: skip
+
+
+class Heard(Silent):
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+        self.lines: list[str] = []
+
+    def stepped(self, step: int, loss: float, learning_rate: float) -> None:
+        self.steps.append(step)
+
+    def said(self, message: str) -> None:
+        self.lines.append(message)
+
+
+def test_curves_and_examples_are_written_and_the_listener_still_hears(tmp_path: Path) -> None:
+    heard = Heard()
+    with tracked(heard, tmp_path, is_wanted=True) as both:
+        both.stepped(10, 3.0, 0.05)
+        both.stepped(20, 2.0, 0.1)
+        both.epoch_ended(RECORD)
+        both.said("done")
+        for call in (both.planned, both.extended, both.advanced):
+            call(3)
+        both.started("run", 3)
+    assert (heard.steps, heard.lines) == ([10, 20], ["done"])
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tmp_path / FOLDER)).Reload()
+    scalars = {name: [(one.step, one.value) for one in events.Scalars(name)] for name in events.Tags()["scalars"]}
+    assert scalars["train/loss"] == [(10, 3.0), (20, 2.0)]
+    assert scalars["validation/bleu"] == [(20, 12.5)]
+    assert scalars["validation/loss"] == [(20, 1.5)]
+    assert [step for step, _ in scalars["train/learning_rate"]] == [10, 20]
+    (text,) = [tag for tag in events.Tags()["tensors"] if "examples" in tag]
+    shown = events.Tensors(text)[0].tensor_proto.string_val[0].decode()
+    assert "| a \\| b | c | d e |" in shown
+
+
+def test_nothing_is_written_unless_it_is_wanted(tmp_path: Path) -> None:
+    heard: Listener = Heard()
+    with tracked(heard, tmp_path, is_wanted=False) as same:
+        assert same is heard
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_the_package_the_way_to_get_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with (
+        pytest.raises(ConfigError, match=r"pip install \"transferkit\[tensorboard\]\""),
+        tracked(Silent(), tmp_path, is_wanted=True),
+    ):
+        pass
