@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -110,8 +111,6 @@ def test_a_finished_run_keeps_no_checkpoint_and_is_safetensors_and_json(run: Pat
 
 
 def test_other_tokenizers_than_those_of_the_run_are_refused(run: Path, tmp_path: Path) -> None:
-    import shutil
-
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
     tokenizer = copy / "tokenizer" / "joint.json"
@@ -133,9 +132,8 @@ def test_the_same_seed_gives_the_same_weights(pairs: Path, run: Path, tmp_path: 
 
 
 def test_tokenizers_of_an_earlier_run_are_taken(pairs: Path, run: Path, tmp_path: Path) -> None:
-    reused = config(pairs, epochs=1).model_copy(update={"tokenizer": {}})
-    reused = TranslationConfig.model_validate(reused.model_dump() | {"tokenizer": {"folder": str(run)}})
-    transferkit.train(reused, tmp_path / "other")
+    settings = config(pairs, epochs=1).model_dump() | {"tokenizer": {"folder": str(run)}}
+    transferkit.train(TranslationConfig.model_validate(settings), tmp_path / "other")
     assert read_translation(tmp_path / "other").tokenizer_hash == read_translation(run).tokenizer_hash
 
 
@@ -177,7 +175,7 @@ def test_other_data_than_before_is_refused(pairs: Path, tmp_path: Path) -> None:
     copy.write_bytes(pairs.read_bytes())
     transferkit.train(config(copy, epochs=3, checkpoint_minutes=0), tmp_path / "run", listener=Impatient(150))
     copy.write_text(copy.read_text(encoding="utf-8") + "he sings\tlui canta\n", encoding="utf-8")
-    with pytest.raises(RunError, match="The data of .* has changed since it began"):
+    with pytest.raises(RunError, match=r"The data of .* has changed since it began"):
         transferkit.resume(tmp_path / "run")
 
 

@@ -18,12 +18,15 @@ if TYPE_CHECKING:
     from transferkit.api import compare as compare
     from transferkit.api import evaluate as evaluate
     from transferkit.api import report as report
+    from transferkit.api import resume as resume
     from transferkit.api import train as train
     from transferkit.config import CompareConfig as CompareConfig
     from transferkit.config import DataConfig as DataConfig
     from transferkit.config import RunConfig as RunConfig
+    from transferkit.config import TranslationConfig as TranslationConfig
     from transferkit.errors import TransferKitError as TransferKitError
     from transferkit.inference.predictor import load as load
+    from transferkit.inference.translation import load_translator as load_translator
 
 __version__ = "0.1.0"
 
@@ -32,13 +35,15 @@ _HOMES = {
     "compare": "api",
     "evaluate": "api",
     "report": "api",
-    "train": "api",
     "resume": "api",
+    "train": "api",
     "CompareConfig": "config",
     "DataConfig": "config",
     "RunConfig": "config",
+    "TranslationConfig": "config",
     "TransferKitError": "errors",
     "load": "inference.predictor",
+    "load_translator": "inference.translation",
     "disabled": "adaptation.adapters",
     "merge": "adaptation.adapters",
     "BitFit": "adaptation.unfreezing",

@@ -100,9 +100,9 @@ class TokenizerConfig(Section):
 
     @model_validator(mode="after")
     def _nothing_idle(self) -> Self:
-        idle = sorted(self.model_fields_set & {"kind", "vocabulary", "min_frequency", "joint"})
-        if self.folder is not None and idle:
-            raise ValueError(f"tokenizer.{idle[0]} has no effect with tokenizer.folder: that tokenizer is trained")
+        for name in ("kind", "vocabulary", "min_frequency", "joint"):
+            if self.folder is not None and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"tokenizer.{name} has no effect with tokenizer.folder: that tokenizer is trained")
         return self
 
 

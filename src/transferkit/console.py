@@ -244,12 +244,13 @@ def print_run(result: RunResult) -> None:
 
 def print_translation(scores: TranslationScores) -> None:
     """BLEU and chrF with intervals and signatures."""
-    table = _table(f"{count(scores.rows)} test rows", "Metric", "Value", "95 % interval", "sacrebleu")
+    table = _table(f"{count(scores.rows)} test rows", "Metric", "Value", "95 % interval")
     for name, value in scores.metrics.items():
-        interval = metric_interval(name, scores.intervals[name])
-        table.add_row(metric_name(name), metric(name, value), interval, scores.signatures[name])
+        table.add_row(metric_name(name), metric(name, value), metric_interval(name, scores.intervals[name]))
     OUT.print(table)
     OUT.print()
+    for name, signature in scores.signatures.items():
+        _print_text(OUT, f"{metric_name(name)}: {signature}")
 
 
 def print_scores(scores: Scores) -> None:

@@ -17,13 +17,14 @@ from pydantic.json_schema import GenerateJsonSchema
 from transferkit.adaptation.capsule import CapsuleInfo
 from transferkit.evaluation.results import Comparison, EpochRecord, Mistake, RunResult, write_json
 from transferkit.inference.quantization import Quality
-from transferkit.run_folder import RunRecord
+from transferkit.run_folder import RunRecord, TranslationRecord
 
 # The model of each schema, by the name of its file.
 MODELS: dict[str, type[BaseModel]] = {
     "comparison": Comparison,
     "result": RunResult,
     "run": RunRecord,
+    "translation-run": TranslationRecord,
     "epoch": EpochRecord,
     "mistake": Mistake,
     "capsule": CapsuleInfo,

@@ -22,6 +22,7 @@ from transferkit.data.parallel import ParallelData, prepare_parallel
 from transferkit.data.parallel_batching import ParallelTable
 from transferkit.data.rows import counted
 from transferkit.environment import PeakMemory, describe, quiet_libraries, release_memory
+from transferkit.errors import ConfigError
 from transferkit.evaluation.results import ParallelFacts, RunResult, write_json
 from transferkit.evaluation.translation import corpus_metrics, score, side_by_side
 from transferkit.formatting import percent
@@ -53,11 +54,18 @@ class TranslationJob:
 
 
 def prepare_translation(config: TranslationConfig, listener: Listener) -> TranslationJob:
-    """Read and split the rows, build or load the tokenizers, and choose how to compute."""
+    """Read and split the rows, build or load the tokenizers, and choose how to compute.
+
+    Raises:
+        DataError: the rows, or the tokenizers, cannot be read or learnt from.
+        ConfigError: a setting does not fit them.
+    """
     quiet_libraries()
     listener.said(f"Reading {config.data.source}.")
     data = prepare_parallel(config.data)
     tokenizers = Tokenizers.build(data, config.tokenizer)
+    if config.model.tied and not tokenizers.is_joint:
+        raise ConfigError(f"{config.tokenizer.folder} holds a tokenizer for each language; set model.tied=false.")
     job = _tokenized(data, tokenizers, config)
     for note in job.facts.notes:
         listener.said(note)

@@ -1,0 +1,142 @@
+"""Translation on the command line: train, predict, and what is refused."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import small_data
+from tests.end_to_end.test_cli import Run
+from tests.end_to_end.test_cli import run as run
+
+SMALL = [
+    "--set", "tokenizer.kind=word", "--set", "model.width=32", "--set", "model.heads=2", "--set",
+    "model.feed_forward=64", "--set", "model.encoder_layers=1", "--set", "model.decoder_layers=1", "--set",
+    "training.batch_tokens=64", "--set", "training.learning_rate=0.01", "--set", "model.dropout=0",
+    "--precision", "fp32",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    yield from small_data.one_thread()
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("pairs") / "pairs.tsv"
+    numbers = {"one": "uno", "two": "due", "three": "tre", "four": "quattro", "five": "cinque", "six": "sei"}
+    colours = {"red": "rosso", "green": "verde", "white": "bianco", "black": "nero", "yellow": "giallo"}
+    things = {"cat": "gatto", "book": "libro", "wine": "vino", "bread": "pane", "train": "treno", "dog": "cane"}
+    rows = [(f"{a} {b} {c}", f"{x} {z} {y}") for a, x in numbers.items() for b, y in colours.items()
+            for c, z in things.items()]  # fmt: skip
+    path.write_text("en\tit\n" + "".join(f"{one}\t{other}\n" for one, other in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def trained(run: Run, pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run, trained once for the whole module."""
+    folder = tmp_path_factory.getbasetemp() / "translator"
+    if not folder.is_dir():
+        answer = run("train", "--task", "translation", "--data", pairs, "--epochs", 15, *SMALL, "--out", folder)
+        assert answer.code == 0, answer.err
+        assert "BLEU" in answer.out
+        assert "predicted" in answer.err
+    return folder
+
+
+def test_a_text_is_translated(run: Run, trained: Path) -> None:
+    assert run("predict", trained, "one red cat").out.strip() == "uno gatto rosso"
+    assert run("predict", trained, "-", stdin="six green dog\nfour black book\n").out.split("\n")[:2] == [
+        "sei cane verde", "quattro libro nero",
+    ]  # fmt: skip
+
+
+def test_several_translations_have_scores(run: Run, trained: Path) -> None:
+    lines = run("predict", trained, "one red cat", "--beam", 4, "--best", 3).out.strip().split("\n")
+    scores = [float(line.split("\t")[0]) for line in lines]
+    assert len(lines) == 3
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_json_and_unknown_words_and_no_words(run: Run, trained: Path) -> None:
+    answers = json.loads(run("predict", trained, "one zebra cat", "", "--json").out)
+    assert answers[0]["translations"][0]["text"]
+    assert answers[1]["translations"][0]["text"] == ""
+
+
+def test_every_step_is_shown(run: Run, trained: Path) -> None:
+    shown = run("predict", trained, "one red cat", "--explain").out
+    for stage in ("1. source", "2. tokens (4)", "3. target, token by token", "5. translation: uno gatto rosso"):
+        assert stage in shown
+    answer = json.loads(run("predict", trained, "one red cat", "--explain", "--json").out)
+    assert answer["target_tokens"] == ["uno", "gatto", "rosso", "[EOS]"]
+    assert all(0 < share <= 1 for share in answer["probabilities"])
+
+
+def test_a_file_is_translated_in_its_order(run: Run, trained: Path, tmp_path: Path) -> None:
+    source, out = tmp_path / "in.csv", tmp_path / "out.csv"
+    source.write_text("id,en\n1,one yellow train\n2,five white wine\n", encoding="utf-8")
+    assert run("predict", trained, "--file", source, "--out", out).code == 0
+    with out.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["translation"] for row in rows] == ["uno treno giallo", "cinque vino bianco"]
+    assert [row["id"] for row in rows] == ["1", "2"]
+    assert run("predict", trained, "--file", source, "--out", out).code == 2
+
+
+def test_words_can_be_drawn(run: Run, trained: Path) -> None:
+    answer = run("predict", trained, "one red cat", "--temperature", "0.5", "--top-k", 3, "--top-p", "0.9")
+    assert answer.code == 0
+    assert answer.out.strip()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--backbone", "minilm"], "backbone.name has no effect on --task translation"),
+        (["--strategy", "lora"], "strategy has no effect on --task translation"),
+        (["--label", "it"], "data.label has no effect on --task translation"),
+        (["--set", "model.tied=true", "--set", "tokenizer.joint=false"], "model.tied needs one vocabulary"),
+        (["--set", "model.heads=3"], "cannot be divided among 3 heads"),
+        (["--set", "training.class_weights=balanced"], "there is no setting 'training.class_weights'"),
+        (["--pair", "en", "fr"], "no text column 'fr'"),
+        (["--resume"], "has no effect with --resume"),
+    ],
+)
+def test_what_has_no_effect_is_refused(run: Run, pairs: Path, tmp_path: Path, options: list[str], said: str) -> None:
+    answer = run("train", "--task", "translation", "--data", pairs, "--out", tmp_path / "run", *options)
+    assert answer.code == 2
+    assert said in answer.err
+    assert "Traceback" not in answer.err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--pair", "a", "b"], "--pair has no effect on a translation"),
+        (["one", "--best", "3", "--beam", "2"], "--best 3 is more than the 2 hypotheses"),
+        (["one", "--beam", "2", "--top-k", "3"], "choose one"),
+        (["one", "--temperature", "-1"], "A temperature is above 0"),
+        (["", "--explain"], "nothing to explain about an empty text"),
+    ],
+)
+def test_what_cannot_be_translated_is_refused(run: Run, trained: Path, options: list[str], said: str) -> None:
+    answer = run("predict", trained, *options)
+    assert (answer.code, said in answer.err) == (2, True), answer.err
+
+
+def test_verbs_for_classifiers_say_what_a_translator_is(run: Run, trained: Path, pairs: Path) -> None:
+    answer = run("evaluate", trained, "--data", pairs)
+    assert (answer.code, "is a run of translation" in answer.err) == (2, True)
+
+
+def test_there_is_nothing_to_resume(run: Run, tmp_path: Path) -> None:
+    answer = run("train", "--resume", "--out", tmp_path)
+    assert (answer.code, "There is no run.json" in answer.err) == (2, True)
