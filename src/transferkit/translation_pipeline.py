@@ -11,7 +11,6 @@ import datasets
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional
 
 from transferkit import run_folder
 from transferkit.adaptation.base import AdaptationReport
@@ -29,6 +28,7 @@ from transferkit.formatting import percent
 from transferkit.generation.batches import Decoding, decode_all
 from transferkit.generation.decoding import Bounds
 from transferkit.models.translator import Translator, build_translator
+from transferkit.tasks.cross_entropy import cross_entropy
 from transferkit.tasks.translation import Translation
 from transferkit.tokenization.parallel import Tokenizers, tokenize
 from transferkit.training.loop import Plan, Validation, fit
@@ -240,11 +240,7 @@ def mean_loss(model: Translator, table: ParallelTable, max_tokens: int, compute:
         labels = batch.pop("labels")
         with autocast(compute):
             logits = model(**batch)
-        total += float(
-            functional.cross_entropy(
-                logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORE_INDEX, reduction="sum"
-            )
-        )
+        total += float(cross_entropy(logits.flatten(0, 1), labels.flatten()))
         words += int((labels != IGNORE_INDEX).sum())
         listener.advanced(len(rows))
     return total / words

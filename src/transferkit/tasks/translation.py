@@ -6,17 +6,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from transferkit.data.batching import IGNORE_INDEX
+from transferkit.tasks.cross_entropy import cross_entropy
 
 
 @dataclass(frozen=True)
 class Translation:
-    """Cross-entropy over the words of the target, padding left out.
-
-    With label smoothing (Szegedy et al. 2016, section 7) a share of the truth is spread evenly over the vocabulary.
-    """
+    """Cross-entropy over the words of the target, padding left out."""
 
     label_smoothing: float = 0.0
 
@@ -24,13 +21,7 @@ class Translation:
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The sum of the cross-entropies in nats: logits [rows, length, words], labels [rows, length]."""
-        return functional.cross_entropy(
-            logits.flatten(0, 1).float(),
-            labels.flatten(),
-            ignore_index=IGNORE_INDEX,
-            label_smoothing=self.label_smoothing,
-            reduction="sum",
-        )
+        return cross_entropy(logits.flatten(0, 1), labels.flatten(), self.label_smoothing)
 
     def weight(self, labels: Tensor) -> Tensor:
         """The number of words that count."""
