@@ -76,6 +76,7 @@ def test_two_files_whose_lines_belong_together(tmp_path: Path) -> None:
         path.write_bytes(gzip.compress("".join(f"{row[side]}\n" for row in pairs(50)).encode()))
     data = read(source, target_file=str(target))
     assert data.languages == ("en", "it")
+    assert read(source, target_file=str(target), languages=("English", "Italian")).languages == ("English", "Italian")
     assert sorted(row for part in rows(data).values() for row in part) == sorted(pairs(50))
 
 

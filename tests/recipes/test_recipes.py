@@ -16,7 +16,7 @@ from tests import small_data
 from transferkit import cli
 from transferkit.adaptation.strategies import make_strategy
 from transferkit.config import CompareConfig
-from transferkit.settings import compare_config
+from transferkit.settings import compare_config, translation_config
 
 PROJECT = Path(__file__).parents[2]
 RECIPES = PROJECT / "recipes"
@@ -31,7 +31,9 @@ OFFLINE = {
     "mrpc-minilm-full": MRPC,
     "imdb-distilbert-lora": IMDB,
     "yelp-bert": [*IMDB, "--label", "rating"],
+    "opus-books-en-it": ["--data", "en_it/europarl57k.en.gz", "--target-data", "en_it/europarl57k.it.gz"],
 }
+TRANSLATION = "opus-books-en-it"
 SMALL = [
     *["--train-size", "48", "--validation-size", "16", "--test-size", "32", "--max-length", "32"],
     *["--set", "training.batch_size=16", "--precision", "fp32"],
@@ -108,7 +110,7 @@ def offline_options(recipe: str) -> list[str]:
     missing = [part for part in options if part.startswith(str(SHARED)) and not Path(part).is_file()]
     if missing and "CI" not in os.environ:
         pytest.skip(f"{missing[0]} is not on this machine; TRANSFERKIT_DATA names its folder")
-    return ["--backbone", "minilm", *options]
+    return options if recipe == TRANSLATION else ["--backbone", "minilm", *options]
 
 
 def at(config: CompareConfig, path: str) -> object:
@@ -122,7 +124,8 @@ def at(config: CompareConfig, path: str) -> object:
 
 
 def test_there_is_an_expectation_for_every_recipe() -> None:
-    assert {path.stem for path in RECIPES.iterdir()} == PUBLISHED.keys() == OFFLINE.keys()
+    assert {path.stem for path in RECIPES.iterdir()} == PUBLISHED.keys() | {TRANSLATION}
+    assert PUBLISHED.keys() | {TRANSLATION} == OFFLINE.keys()
 
 
 @pytest.mark.parametrize("recipe", PUBLISHED)
@@ -134,7 +137,30 @@ def test_a_recipe_states_the_published_numbers(recipe: str) -> None:
         make_strategy(spec)
 
 
-@pytest.mark.parametrize("recipe", PUBLISHED)
+def test_the_translation_recipe_is_the_textbook() -> None:
+    config = translation_config(RECIPES / f"{TRANSLATION}.yaml", {}, [])
+    assert (config.data.source, config.data.languages) == ("opus_books/en-it", ("en", "it"))
+    assert (config.tokenizer.kind, config.tokenizer.joint, config.tokenizer.min_frequency) == ("word", False, 2)
+    assert config.model.model_dump() == {
+        "width": 512, "heads": 8, "encoder_layers": 6, "decoder_layers": 6, "feed_forward": 2048, "dropout": 0.1,
+        "activation": "relu", "pre_norm": True, "tied": False,
+    }  # fmt: skip
+    assert (config.training.epochs, config.training.learning_rate) == (20, 1e-4)
+
+
+def test_the_translation_recipe_runs_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out"
+    small = [
+        "--train-size", "64", "--validation-size", "8", "--test-size", "8", "--max-length", "20", "--epochs", "1",
+        "--set", "model.width=32", "--set", "model.feed_forward=64", "--precision", "fp32",
+    ]  # fmt: skip
+    command = ["train", str(RECIPES / f"{TRANSLATION}.yaml"), *offline_options(TRANSLATION), *small, "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", ["transferkit", *command])
+    cli.main()
+    assert json.loads((out / "results.json").read_text(encoding="utf-8"))["status"] == "finished"
+
+
+@pytest.mark.parametrize("recipe", OFFLINE)
 def test_a_recipe_says_how_to_run_it_how_long_it_takes_and_what_to_expect(recipe: str) -> None:
     text = (RECIPES / f"{recipe}.yaml").read_text(encoding="utf-8")
     header = text[: re.search(r"^[^#\n]", text, re.MULTILINE).start()]  # type: ignore[union-attr]

@@ -32,6 +32,7 @@ _OWNERS = {
     "emotion": "dair-ai",
     "glue": "nyu-mll",
     "imdb": "stanfordnlp",
+    "opus_books": "Helsinki-NLP",
     "rotten_tomatoes": "cornell-movie-review-data",
     "snli": "stanfordnlp",
     "sst2": "stanfordnlp",

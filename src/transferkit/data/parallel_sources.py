@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 
@@ -46,7 +46,8 @@ def read(config: ParallelDataConfig) -> tuple[dict[str, Pairs], list[str]]:
     if config.source == CHATTERBOT:
         found, notes = _chatterbot()
     elif config.target_file is not None:
-        found, notes = {"train": _aligned(Path(config.source), Path(config.target_file), config.encoding)}, []
+        aligned = _aligned(Path(config.source), Path(config.target_file), config.encoding)
+        found, notes = {"train": replace(aligned, languages=config.languages or aligned.languages)}, []
     else:
         found, notes = _tables(config.source, config)
     _refuse_idle(config)
@@ -119,7 +120,7 @@ def _by_language(column: pa.ChunkedArray, where: str) -> pa.Table:
 
 
 def _aligned(source: Path, target: Path, encoding: str | None) -> Pairs:
-    """Two files whose lines belong together; the languages are what their names do not share."""
+    """Two files whose lines belong together; the languages are the ends of their names."""
     for path in (source, target):
         if not path.is_file():
             raise tabular.missing(path)
