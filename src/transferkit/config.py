@@ -266,7 +266,7 @@ class TranslationTraining(LoopConfig):
     epochs: int = Field(default=10, ge=1)
     # Norms in front of the sublayers stand large steps; the rate falls with the root of the steps (equation 3 of
     # Vaswani et al. 2017) or, as here, to nothing, where all the steps are known beforehand.
-    learning_rate: float = Field(default=2e-3, gt=0)
+    learning_rate: float = Field(default=1e-3, gt=0)
     warmup_ratio: float = Field(default=0.1, ge=0, lt=1)
     weight_decay: float = Field(default=0.0, ge=0)
     # Vaswani et al. 2017, section 5.4.
