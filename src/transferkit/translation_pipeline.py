@@ -96,7 +96,9 @@ def _tokenized(data: ParallelData, tokenizers: Tokenizers, config: TranslationCo
         source_tokens=inspection.statistics(train.lengths[0]),
         target_tokens=inspection.statistics(train.lengths[1]),
         unknown=train.unknown / sum(int(side.sum()) for side in train.lengths),
-        padding=train.table.padding_share(TokenBudgetSampler(train.table.lengths, config.training.batch_tokens, 0)),
+        padding=train.table.padding_share(
+            TokenBudgetSampler(train.table.side_lengths, config.training.batch_tokens, 0)
+        ),
         notes=data.notes,
     )
     notes = (*data.notes, *_said(facts, tokenizers))

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from transferkit.data.batching import IGNORE_INDEX, TokenBudgetSampler
+from transferkit.data.batching import IGNORE_INDEX, TokenBudgetSampler, padded_length
 from transferkit.data.parallel_batching import ParallelTable
 
 START, PADDING, END = 2, 1, 3
@@ -32,7 +32,10 @@ def test_a_batch_says_what_is_read_and_what_comes_next() -> None:
 
 
 def test_lengths_are_of_the_longer_side() -> None:
-    assert table([[7, 8, END], [9, END]], [[5, END], [5, 6, 7, 8, END]]).lengths.tolist() == [3, 5]
+    pairs = table([[7, 8, END], [9, END]], [[5, END], [5, 6, 7, 8, END]])
+    assert pairs.side_lengths.tolist() == [[3, 2], [2, 5]]
+    assert pairs.lengths.tolist() == [3, 5]
+    assert pairs.lengths.dtype == np.int32
 
 
 def test_all_rows_in_order_of_length_within_the_budget() -> None:
@@ -40,7 +43,7 @@ def test_all_rows_in_order_of_length_within_the_budget() -> None:
     rows = [[5] * int(length) for length in random.integers(1, 30, 100)]
     seen = []
     for index, batch in table(rows, rows).in_length_order(60):
-        assert len(index) == 1 or batch["labels"].numel() <= 60 + 3 * len(index)
+        assert len(index) == 1 or batch["labels"].numel() <= 60
         seen += index.tolist()
     assert sorted(seen) == list(range(100))
 
@@ -53,7 +56,7 @@ def test_padding_is_counted_on_both_sides() -> None:
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_batches_of_a_token_budget_hold_every_row_once(seed: int) -> None:
-    lengths = np.random.default_rng(0).integers(1, 50, 500).astype(np.int32)
+    lengths = np.random.default_rng(0).integers(1, 50, (500, 2)).astype(np.int32)
     sampler = TokenBudgetSampler(lengths, 200, seed)
     epochs = []
     for epoch in range(3):
@@ -61,13 +64,23 @@ def test_batches_of_a_token_budget_hold_every_row_once(seed: int) -> None:
         batches = list(sampler)
         assert len(batches) == len(sampler)
         assert sorted(row for batch in batches for row in batch) == list(range(500))
-        assert all(len(batch) * lengths[batch].max() <= 200 for batch in batches)
+        assert all(len(batch) * padded_length(lengths[batch]) <= 200 for batch in batches)
         epochs.append(batches)
     assert epochs[0] != epochs[1]
     sampler.set_epoch(0)
     assert list(sampler) == epochs[0]
     sampler.skip = 4
     assert list(sampler) == epochs[0][4:]
+
+
+def test_rows_that_are_alike_on_both_sides_share_a_batch() -> None:
+    random = np.random.default_rng(0)
+    sources = random.integers(4, 60, 2000)
+    targets = np.clip(sources + random.integers(-12, 12, 2000), 1, None)
+    pairs = table([[5] * n for n in sources], [[5] * n for n in targets])
+    by_both = pairs.padding_share(TokenBudgetSampler(pairs.side_lengths, 1000, 0))
+    by_longest = pairs.padding_share(TokenBudgetSampler(pairs.lengths, 1000, 0))
+    assert by_both < 0.85 * by_longest
 
 
 def test_a_row_above_the_budget_is_a_batch_of_its_own() -> None:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from transferkit.data.batching import IGNORE_INDEX, ListColumn, padded_length
+from transferkit.data.batching import IGNORE_INDEX, ListColumn, length_order, padded_length
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,13 @@ class ParallelTable(torch.utils.data.Dataset[dict[str, Tensor]]):
     @cached_property
     def lengths(self) -> np.ndarray:
         """Tokens of source or target, whichever are more, int32 [rows]."""
-        return np.maximum(self.sources.lengths, self.targets.lengths)
+        longest: np.ndarray = self.side_lengths.max(axis=1)
+        return longest
+
+    @cached_property
+    def side_lengths(self) -> np.ndarray:
+        """Tokens of source and target, int32 [rows, 2]."""
+        return np.stack([self.sources.lengths, self.targets.lengths], axis=1)
 
     def __getitems__(self, rows: Sequence[int] | np.ndarray) -> dict[str, Tensor]:
         """Collate `rows`; torch's loader calls this once a batch instead of once a row."""
@@ -57,11 +63,14 @@ class ParallelTable(torch.utils.data.Dataset[dict[str, Tensor]]):
         }
 
     def in_length_order(self, max_tokens: int) -> Iterator[tuple[np.ndarray, dict[str, Tensor]]]:
-        """(row numbers, batch) over all rows, the longest first, each of at most `max_tokens` tokens or of one row."""
-        order = np.argsort(-self.lengths, kind="stable")
+        """(row numbers, batch) over all rows in batches of at most `max_tokens` tokens with padding, or of one row.
+
+        The longest come first, so that memory peaks at once and not at the end.
+        """
+        order = length_order(self.side_lengths)[::-1]
         start = 0
         while start < len(order):
-            rows = order[start : start + max(1, max_tokens // int(self.lengths[order[start]]))]
+            rows = order[start : start + max(1, max_tokens // padded_length(self.lengths[order[start : start + 1]]))]
             yield rows, self.__getitems__(rows)
             start += len(rows)
 

@@ -56,6 +56,10 @@ class Table(Protocol):
     def lengths(self) -> np.ndarray:
         """How long each row is, int32 [rows]: rows of like lengths share a batch."""
 
+    @property
+    def side_lengths(self) -> np.ndarray:
+        """How long each of the sequences is that a row holds, int32 [rows, sides]."""
+
     def __len__(self) -> int: ...
 
     def __getitems__(self, rows: Sequence[int]) -> Batch:
@@ -218,7 +222,7 @@ def _begin(
 
 def _sampler(train: Table, plan: Plan) -> LengthGroupedSampler | TokenBudgetSampler:
     if plan.batch_tokens is not None:
-        return TokenBudgetSampler(train.lengths, plan.batch_tokens, plan.seed)
+        return TokenBudgetSampler(train.side_lengths, plan.batch_tokens, plan.seed)
     return LengthGroupedSampler(train.lengths, plan.batch_size, plan.seed)
 
 
