@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from transferkit.adaptation.unfreezing import Scratch as Scratch
     from transferkit.api import compare as compare
     from transferkit.api import evaluate as evaluate
+    from transferkit.api import pretrain as pretrain
     from transferkit.api import report as report
     from transferkit.api import resume as resume
     from transferkit.api import train as train
     from transferkit.config import CompareConfig as CompareConfig
     from transferkit.config import DataConfig as DataConfig
+    from transferkit.config import PretrainConfig as PretrainConfig
     from transferkit.config import RunConfig as RunConfig
     from transferkit.config import TranslationConfig as TranslationConfig
     from transferkit.errors import TransferKitError as TransferKitError
@@ -34,11 +36,13 @@ __version__ = "0.1.0"
 _HOMES = {
     "compare": "api",
     "evaluate": "api",
+    "pretrain": "api",
     "report": "api",
     "resume": "api",
     "train": "api",
     "CompareConfig": "config",
     "DataConfig": "config",
+    "PretrainConfig": "config",
     "RunConfig": "config",
     "TranslationConfig": "config",
     "TransferKitError": "errors",

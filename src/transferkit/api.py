@@ -7,7 +7,7 @@ from pathlib import Path
 
 from transferkit import run_folder
 from transferkit.comparison import conclusion, grid
-from transferkit.config import CompareConfig, DataConfig, RunConfig, TranslationConfig
+from transferkit.config import CompareConfig, DataConfig, PretrainConfig, RunConfig, TranslationConfig
 from transferkit.environment import write_file
 from transferkit.errors import RunError, TransferKitError
 from transferkit.evaluation.results import Comparison, RunResult, Scores
@@ -35,6 +35,17 @@ def train(
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
         raise
+
+
+def pretrain(
+    config: PretrainConfig, out: str | Path, *, overwrite: bool = False, listener: Listener | None = None
+) -> RunResult:
+    """Train a new text encoder on word vectors into the run folder `out`, which is a backbone for other runs.
+
+    Raises:
+        TransferKitError: as `train`.
+    """
+    return train(config, out, overwrite=overwrite, listener=listener)
 
 
 def resume(out: str | Path, *, listener: Listener | None = None) -> RunResult:

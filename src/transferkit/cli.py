@@ -9,12 +9,15 @@ import io
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
 from transferkit import __version__
 from transferkit.errors import ConfigError, TransferKitError
+
+if TYPE_CHECKING:
+    from transferkit.evaluation.results import RunResult
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -58,6 +61,18 @@ TRANSLATION_SETTINGS: list[tuple[str, str, str, dict[str, Any]]] = [
     ("--on-too-long", "data.on_too_long", "Translation: what becomes of rows over --max-length.",
      {"type": click.Choice(["drop", "error"])}),
 ]  # fmt: skip
+ENCODER_SETTINGS: list[tuple[str, str, str, dict[str, Any]]] = [
+    ("--vectors", "encoder.vectors", "A file of GloVe vectors (.txt, .txt.gz), or minilm: its token embeddings.", {}),
+    ("--architecture", "encoder.architecture", "Encoder layers, or the mean of the vectors and one hidden layer.",
+     {"type": click.Choice(["text-encoder", "averaging"])}),
+    ("--freeze-vectors", "encoder.freeze_vectors", "Leave the vectors as they are, here and in every adaptation.",
+     {"is_flag": True, "default": None}),
+    ("--layers", "encoder.layers", "Encoder layers.", {"type": int}),
+    ("--heads", "encoder.heads", "Attention heads of each.", {"type": int}),
+    ("--feed-forward", "encoder.feed_forward", "Width of the feed-forward layers.", {"type": int}),
+]  # fmt: skip
+# What a new encoder has no choice in.
+OF_BACKBONES = {"--backbone", "--prefix-cache"}
 LISTS = {"data.label_names"}
 
 
@@ -80,13 +95,17 @@ def setting_options(*settings: tuple[str, str, str, dict[str, Any]]) -> Callable
 
 def training_options(command: Command) -> Command:
     """The options that `train` and `compare` share."""
+    return _training_options(command, TRAINING_SETTINGS)
+
+
+def _training_options(command: Command, settings: list[tuple[str, str, str, dict[str, Any]]]) -> Command:
     command = click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")(command)
     command = click.option("--overwrite", is_flag=True, help="Replace what an earlier run left in --out.")(command)
     command = click.option(
         "--set", "assignments", multiple=True, metavar="SECTION.FIELD=VALUE",
         help="Any setting, such as training.batch_size=16 or lora.rank=8; may be repeated.",
     )(command)  # fmt: skip
-    command = setting_options(*DATA_SETTINGS, *TRAINING_SETTINGS)(command)
+    command = setting_options(*DATA_SETTINGS, *settings)(command)
     return click.argument("recipe", required=False, type=click.Path(path_type=Path))(command)
 
 
@@ -122,13 +141,31 @@ def train(
             config = run_config(recipe, settings, assignments)
         with console.progress() as listener:
             result = api.train(config, out, overwrite=overwrite, listener=listener)
-    if as_json:
-        click.echo(result.model_dump_json(by_alias=True, indent=2))
-    else:
-        console.print_run(result)
-        click.echo(f"Run: {out}   report: {out / 'report.html'}")
-    if result.status == "interrupted":
-        raise KeyboardInterrupt
+    _show_run(result, out, as_json)
+
+
+def pretraining_options(command: Command) -> Command:
+    """Those that `pretrain` shares with `train`, and those of the encoder."""
+    shared = [setting for setting in TRAINING_SETTINGS if setting[0] not in OF_BACKBONES]
+    return _training_options(setting_options(*ENCODER_SETTINGS)(command), shared)
+
+
+@app.command()
+@pretraining_options
+@click.option("--seed", type=int, help="Of initial weights, order of rows and dropout.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The run folder to write.")
+def pretrain(
+    recipe: Path | None, seed: int | None, out: Path, assignments: tuple[str, ...], overwrite: bool, as_json: bool,
+    **options: Any,
+) -> None:  # fmt: skip
+    """Train a new text encoder from word vectors, into a run folder that --backbone takes."""
+    from transferkit import api, console
+    from transferkit.settings import pretrain_config
+
+    config = pretrain_config(recipe, _by_path(options) | {"seed": seed}, assignments)
+    with console.progress() as listener:
+        result = api.pretrain(config, out, overwrite=overwrite, listener=listener)
+    _show_run(result, out, as_json)
 
 
 @app.command()
@@ -317,6 +354,19 @@ def _by_path(options: Mapping[str, Any]) -> dict[str, Any]:
     return {
         path: value.split(",") if path in LISTS and value is not None else value for path, value in settings.items()
     }
+
+
+def _show_run(result: RunResult, out: Path, as_json: bool) -> None:
+    """Print what a run reached; one that was stopped ends the command as stopped."""
+    from transferkit import console
+
+    if as_json:
+        click.echo(result.model_dump_json(by_alias=True, indent=2))
+    else:
+        console.print_run(result)
+        click.echo(f"Run: {out}   report: {out / 'report.html'}")
+    if result.status == "interrupted":
+        raise KeyboardInterrupt
 
 
 def _refuse_with_resume(settings: Mapping[str, Any]) -> None:

@@ -207,6 +207,47 @@ class RunConfig(SharedConfig):
     seed: int = 0
 
 
+class EncoderConfig(Section):
+    """A text encoder of our own, made from word vectors."""
+
+    # A file in the text format of GloVe, or a built-in backbone whose token embeddings and tokenizer are taken.
+    vectors: str
+    architecture: Literal["text-encoder", "averaging"] = "text-encoder"
+    # Whether the vectors stay as they are, in pre-training and in every adaptation.
+    freeze_vectors: bool = False
+    # Those of the published playbook.
+    layers: int = Field(default=2, ge=1)
+    heads: int = Field(default=2, ge=1)
+    feed_forward: int = Field(default=128, ge=1)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    # Of the averaging classifier.
+    hidden: int = Field(default=128, ge=1)
+
+    @model_validator(mode="after")
+    def _nothing_idle(self) -> Self:
+        of_other = ("layers", "heads", "feed_forward", "dropout") if self.architecture == "averaging" else ("hidden",)
+        # A record of a run holds every field, those that are not read as well.
+        idle = [name for name in of_other if getattr(self, name) != type(self).model_fields[name].default]
+        if idle:
+            raise ValueError(f"encoder.{idle[0]} has no effect on the architecture {self.architecture}; leave it out")
+        return self
+
+
+class PretrainConfig(RunConfig):
+    """The training of a new text encoder on labelled text, all of it, into a run that is a backbone."""
+
+    encoder: EncoderConfig
+    strategy: StrategySpec = StrategySpec(name="full")
+
+    @model_validator(mode="after")
+    def _all_of_it(self) -> Self:
+        if self.strategy.name != "full":
+            raise ValueError(f"pre-training trains all weights; the strategy {self.strategy.name} has no effect")
+        if self.backbone.name != BackboneConfig().name:
+            raise ValueError("backbone.name has no effect on pre-training, which begins with encoder.vectors")
+        return self
+
+
 class CompareConfig(SharedConfig):
     """Strategies x seeds on the same data and budget."""
 

@@ -15,7 +15,8 @@ from transferkit.adaptation.base import AdaptationReport, Strategy
 from transferkit.adaptation.capsule import CapsuleInfo, save_capsule
 from transferkit.adaptation.prefix import Prefix, find_prefix
 from transferkit.adaptation.strategies import make_strategy
-from transferkit.config import RunConfig, SharedConfig, TrainingConfig
+from transferkit.adaptation.weights import as_table, weights_of
+from transferkit.config import PretrainConfig, RunConfig, SharedConfig, TrainingConfig
 from transferkit.data import inspection, workspace
 from transferkit.data.batching import FeatureTable, LengthGroupedSampler
 from transferkit.data.preparation import TextData, prepare
@@ -24,8 +25,9 @@ from transferkit.errors import ConfigError
 from transferkit.evaluation.metrics import quick_metrics, score
 from transferkit.evaluation.results import DataFacts, RunResult, write_json
 from transferkit.formatting import percent
-from transferkit.models.backbones import TextClassifier, load_classifier, longest_input
-from transferkit.models.hub import BackboneFiles, locate
+from transferkit.models.backbones import HEAD_FILE, TextClassifier, load_classifier, longest_input
+from transferkit.models.hub import BackboneFiles
+from transferkit.models.new_encoder import make_encoder
 from transferkit.tasks.classification import Classification
 from transferkit.tokenization.pretrained import TextTokenizer
 from transferkit.training.averaging import LEAST_EPOCHS
@@ -61,8 +63,8 @@ class Job:
 def prepare_job(config: SharedConfig, listener: Listener, is_shared: bool = False) -> Job:
     """Read, split and tokenize the data, find the backbone and choose how to compute, once for all runs."""
     quiet_libraries()
-    files = locate(config.backbone.name)
-    tokenizer = TextTokenizer.load(files.folder, config.tokenization, longest_input(files))
+    files = _find_backbone(config)
+    tokenizer = TextTokenizer.load(files.tokenizer_folder, config.tokenization, longest_input(files))
     listener.said(f"Backbone {files.name}; reading {config.data.source}.")
     data = prepare(config.data)
     tables, facts = _tokenize(data, tokenizer, listener)
@@ -70,6 +72,9 @@ def prepare_job(config: SharedConfig, listener: Listener, is_shared: bool = Fals
         listener.said(note)
     with torch.random.fork_rng(devices=[]):
         model = load_classifier(files, config.backbone, data.labels, tokenizer.pad_token_id)
+    if is_shared and _is_ours(files):
+        # Each run says which of these train; a single one says it in a table of its own.
+        listener.said(as_table(weights_of(model), with_training=False))
     fingerprint = model.fingerprint()
     compute = _choose_compute(config.training, model, fingerprint, tables["train"], listener)
     del model
@@ -81,6 +86,17 @@ def prepare_job(config: SharedConfig, listener: Listener, is_shared: bool = Fals
         tokenizer.hash(), file_hash(weights) if weights.is_file() else None, cache, config.training.max_batch_tokens,
         is_shared,
     )  # fmt: skip
+
+
+def _find_backbone(config: SharedConfig) -> BackboneFiles:
+    if isinstance(config, PretrainConfig):
+        return make_encoder(config.encoder, config.seed, workspace.new_file().with_suffix(""))
+    return run_folder.find_backbone(config.backbone.name)
+
+
+def _is_ours(files: BackboneFiles) -> bool:
+    """Whether a run of ours, or one that begins, is the backbone: which of its weights are taken is then a question."""
+    return bool(files.drawn) or files.tokenizer is not None
 
 
 def _padding(table: FeatureTable, batch_size: int) -> str:
@@ -129,6 +145,8 @@ def run_one(config: RunConfig, job: Job, folder: Path, label: str, listener: Lis
         model = load_classifier(job.files, config.backbone, job.data.labels, job.tokenizer.pad_token_id)
         report = strategy.apply(model)
         listener.said(str(report))
+        if not job.is_shared and _is_ours(job.files):
+            listener.said(as_table(weights_of(model), with_training=True))
         prefix = _prefix(config.training, model, job, label)
         _write_record(folder, config, job, label, strategy, model, report)
         start = time.perf_counter()
@@ -324,6 +342,7 @@ def _write_record(
         ),
         compute=run_folder.ComputeRecord(**asdict(job.compute)),
         trainable_names=report.trainable_names,
+        weights=tuple(run_folder.WeightsRecord(**asdict(row)) for row in weights_of(model)),
         total_bytes=report.total_bytes,
         data=job.facts,
         environment=describe(),
@@ -356,7 +375,7 @@ def save_whole(target: Path, model: TextClassifier) -> None:
 
     model.network.save_pretrained(target)
     if model.head is not None:
-        save_file(model.head.state_dict(), target / run_folder.HEAD_FILE)
+        save_file(model.head.state_dict(), target / HEAD_FILE)
 
 
 def _with_scores(

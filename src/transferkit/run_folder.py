@@ -10,9 +10,10 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, Field
 
-from transferkit.config import RunConfig, TranslationConfig
+from transferkit.config import PretrainConfig, RunConfig, TranslationConfig
 from transferkit.errors import RunError
 from transferkit.evaluation.results import Comparison, DataFacts, ParallelFacts, Record, RunResult, read_json
+from transferkit.models.hub import BackboneFiles, locate
 
 RUN_FILE = "run.json"
 RESULT_FILE = "results.json"
@@ -23,7 +24,6 @@ LABELS_FILE = "labels.json"
 PREDICTIONS_FILE = "predictions.safetensors"
 REPORT_FILE = "report.html"
 CAPSULE_FILE = "capsule.safetensors"
-HEAD_FILE = "head.safetensors"
 TRANSLATOR_FILE = "translator.safetensors"
 STATE_FILE = "checkpoints/state.safetensors"
 
@@ -48,6 +48,16 @@ class TokenizerRecord(Record):
     truncation_side: Literal["left", "right"]
     pad_token_id: int | None = None
     uses_token_types: bool = False
+
+
+class WeightsRecord(Record):
+    """Parameters of one kind, such as the queries of all layers: where they come from and whether they train."""
+
+    name: str = Field(description="the name, with * for the numbers of layers")
+    tensors: int
+    parameters: int = Field(description="numbers in all of them; 0 of what was left out")
+    origin: Literal["loaded", "replaced", "new", "added", "left out"]
+    trains: bool
 
 
 class ComputeRecord(Record):
@@ -75,13 +85,14 @@ class AnyRun(Record):
 class RunRecord(AnyRun):
     """`run.json` of a classifier: everything about a run but its scores."""
 
-    config: RunConfig
+    config: PretrainConfig | RunConfig
     task: Literal["classification"]
     labels: tuple[str, ...]
     is_pair: bool
     keeps_whole_model: bool
     backbone: BackboneRecord
     tokenizer: TokenizerRecord
+    weights: tuple[WeightsRecord, ...] = ()
     data: DataFacts
 
 
@@ -146,6 +157,34 @@ def resolve(path: str | Path) -> Path:
             raise RunError(f"The comparison in {path} recommends no strategy; name one of the folders in {path}/runs.")
         return path / finished[0].run
     raise RunError(f"There is no run in {path}: name a folder that `transferkit train` or `compare` has written.")
+
+
+def find_backbone(name: str, revision: str | None = None) -> BackboneFiles:
+    """A run by its folder, of a comparison the one that it recommends, and anything else as `locate` finds it.
+
+    Raises:
+        RunError: the run is of another task, has no model yet, or holds a capsule and not the whole model.
+        BackboneError: as `locate`.
+    """
+    folder = Path(name).expanduser()
+    if not any((folder / file).is_file() for file in (RUN_FILE, COMPARISON_FILE)):
+        return locate(name, revision)
+    folder = resolve(folder)
+    record = read_record(folder)
+    if not record.keeps_whole_model:
+        raise RunError(
+            f"{folder} holds a capsule of {record.label}, not a whole model, and so is no backbone; name a run of "
+            "`transferkit pretrain`, of full or of scratch."
+        )
+    if not (folder / "model" / "config.json").is_file():
+        raise RunError(f"{folder} holds no weights that can be trained; name a run that was trained to its end.")
+    pooling = None if record.backbone.pooling == "model" else record.backbone.pooling
+    return BackboneFiles(name, folder / "model", tokenizer=folder / "tokenizer", pooling=pooling)
+
+
+def is_model_of_run(folder: Path) -> bool:
+    """Whether a folder is the `model/` of a run, and so a base by its path."""
+    return folder.name == "model" and (folder.parent / RUN_FILE).is_file()
 
 
 def task_of(folder: Path) -> str:

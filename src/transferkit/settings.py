@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from transferkit.config import (
     CompareConfig,
+    PretrainConfig,
     RunConfig,
     StrategySpec,
     TranslationConfig,
@@ -21,6 +22,8 @@ from transferkit.config import (
 )
 from transferkit.errors import ConfigError, did_you_mean
 
+# The layers are drawn at random: the rate of `full` is for weights that are to stay near where they are.
+PRETRAINING = {"learning_rate": 1e-3, "epochs": 5}
 TASKS = ("classification", "translation")
 # What the options of the command line set in a translation, where that is called otherwise.
 _IN_TRANSLATION = {"data.pair": "data.languages", "tokenization.max_length": "tokenizer.max_length"}
@@ -68,6 +71,24 @@ def run_config(recipe: Path | None, options: Mapping[str, Any], assignments: Seq
         raise ConfigError(f"{recipe} compares {', '.join(config.labels())}; name one of them with --strategy.")
     (_, run), *_ = config.runs()
     return run
+
+
+def pretrain_config(recipe: Path | None, options: Mapping[str, Any], assignments: Sequence[str]) -> PretrainConfig:
+    """The configuration of a pre-training; --set goes over options, and options over the recipe.
+
+    Raises:
+        ConfigError: a setting is unknown, has a value out of range, or has no effect; there are no vectors.
+    """
+    settings = read_recipe(recipe) if recipe is not None else {}
+    for path, value in options.items():
+        if value is not None:
+            assign(settings, path.split("."), value)
+    for text in assignments:
+        assign(settings, *parse_assignment(text))
+    if "vectors" not in settings.get("encoder", {}):
+        raise ConfigError("--vectors is missing: name a file of word vectors, or minilm for those of that backbone.")
+    settings["training"] = PRETRAINING | settings.get("training", {})
+    return build(PretrainConfig, settings, str(recipe) if recipe is not None else "settings")
 
 
 def task_of(recipe: Path | None, asked: str | None) -> str:

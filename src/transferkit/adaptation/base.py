@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
 from transferkit.adaptation.adapters import remember_head, wrappers
-from transferkit.adaptation.freezing import head_parameters
+from transferkit.adaptation.freezing import fixed_parameters, head_parameters
 from transferkit.errors import AdaptationError
 from transferkit.formatting import size, small_share
 
@@ -68,7 +68,7 @@ class Strategy(BaseModel, ABC):
     warmup_ratio: float = Field(default=0.1, ge=0, lt=1)
 
     def apply(self, model: nn.Module) -> AdaptationReport:
-        """Freeze the model, then change in place what this strategy changes; the head always trains.
+        """Freeze the model, then change in place what this strategy changes; the head always trains, the fixed never.
 
         Raises:
             AdaptationError: the model is adapted already, or a target matches nothing in it.
@@ -80,9 +80,12 @@ class Strategy(BaseModel, ABC):
         head = [parameter for name, parameter in model.named_parameters() if name in names]
         remember_head(model, head)
         model.requires_grad_(False)
+        fixed = [model.get_parameter(name) for name in fixed_parameters(model)]
         self.adapt(model)
         for parameter in head:
             parameter.requires_grad_(True)
+        for parameter in fixed:
+            parameter.requires_grad_(False)
         return AdaptationReport.of(model, type(self).__name__)
 
     @abstractmethod

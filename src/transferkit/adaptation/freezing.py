@@ -38,6 +38,11 @@ def head_parameters(model: nn.Module) -> frozenset[str]:
     return frozenset(name for name in names if name.startswith(f"{linears[-1]}."))
 
 
+def fixed_parameters(model: nn.Module) -> frozenset[str]:
+    """Names of the parameters that no strategy trains or draws anew, as a model may say in `fixed_parameters`."""
+    return frozenset(getattr(model, "fixed_parameters", ()))
+
+
 def layer_stack(model: nn.Module) -> tuple[str, int]:
     """Name and length of the longest row of like blocks: the layers of the model."""
     best = ("", 0)

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import nn
 
 from transferkit.adaptation.base import Strategy
-from transferkit.adaptation.freezing import head_parameters, layer_stack
+from transferkit.adaptation.freezing import fixed_parameters, head_parameters, layer_stack
 from transferkit.adaptation.patterns import Patterns, select
 from transferkit.errors import AdaptationError
 
@@ -99,7 +99,7 @@ class BitFit(Strategy):
 
 
 def reinitialise(model: nn.Module) -> None:
-    """Draw every weight anew as the architecture does at its birth.
+    """Draw every weight anew as the architecture does at its birth; what is fixed stays.
 
     Raises:
         AdaptationError: a module does not say how its weights are drawn, so that they would stay.
@@ -116,7 +116,14 @@ def reinitialise(model: nn.Module) -> None:
                 vars(part).pop("_is_hf_initialized", None)
             _call_if_there(module, "initialize_weights")
     now = dict(model.named_parameters())
+    fixed, origins = fixed_parameters(model), getattr(model, "origins", {})
     for name, old in before:
+        if name in fixed:
+            with torch.no_grad():
+                now[name].copy_(old)
+            continue
+        if now[name] in origins:
+            origins[now[name]] = "new"
         # Norms and biases start as ones and zeros, and may be the same before and after.
         if torch.equal(old, now[name]) and not torch.equal(old, old.flatten()[:1].expand_as(old)):
             raise AdaptationError(

@@ -10,6 +10,7 @@ from transferkit.adaptation.adapters import merge
 from transferkit.adaptation.peft_format import export_peft
 from transferkit.errors import AdaptationError
 from transferkit.inference.predictor import Predictor
+from transferkit.models.backbones import HEAD_FILE
 
 
 def export_transformers(predictor: Predictor, folder: Path) -> None:
@@ -43,7 +44,7 @@ def export_to_peft(predictor: Predictor, folder: Path) -> None:
     network, head = predictor.model.network, predictor.model.head
     export_peft(network, folder, predictor.record.backbone.name)
     if head is not None:
-        save_file(head.state_dict(), folder / run_folder.HEAD_FILE)
+        save_file(head.state_dict(), folder / HEAD_FILE)
     predictor.tokenizer.save(folder)
 
 

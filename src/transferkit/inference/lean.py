@@ -18,7 +18,7 @@ from transferkit.adaptation.strategies import make_strategy
 from transferkit.config import Precision
 from transferkit.environment import file_hash
 from transferkit.inference.lean_tokenizer import LeanTokenizer
-from transferkit.models.backbones import POOLINGS
+from transferkit.models.backbones import HEAD_FILE, POOLINGS
 from transferkit.models.lean_encoder import FAMILIES, LeanEncoder, NotLeanError
 
 
@@ -95,7 +95,7 @@ def _weights(run: Path, record: run_folder.RunRecord, source: Path, model_type: 
     if not record.keeps_whole_model:
         return _with_learnt(weights, run / "model" / run_folder.CAPSULE_FILE, model_type)
     if record.backbone.pooling != "model":
-        weights |= {f"head.{name}": tensor for name, tensor in load_file(run / "model" / run_folder.HEAD_FILE).items()}
+        weights |= {f"head.{name}": tensor for name, tensor in load_file(run / "model" / HEAD_FILE).items()}
     return weights
 
 

@@ -21,7 +21,7 @@ from transferkit.evaluation.metrics import log_probabilities
 from transferkit.inference.lean import LeanClassifier
 from transferkit.inference.quantized import QuantizedClassifier, is_quantized
 from transferkit.models.backbones import TextClassifier, load_classifier
-from transferkit.models.hub import BackboneFiles, locate
+from transferkit.models.hub import BackboneFiles
 from transferkit.models.lean_encoder import NotLeanError
 from transferkit.tokenization.pretrained import TextTokenizer
 from transferkit.training.forward import answer_all, predict_logits
@@ -213,27 +213,20 @@ def _load_model(folder: Path, record: run_folder.RunRecord, tokenizer: TextToken
         head_dropout=record.config.backbone.head_dropout,
     )
     if record.keeps_whole_model:
-        return _load_whole(folder, backbone, record, tokenizer)
+        files = BackboneFiles(record.backbone.name, folder / "model")
+        model = load_classifier(files, backbone, record.labels, tokenizer.pad_token_id)
+        if any(origin != "loaded" for origin in model.origins.values()):
+            raise RunError(f"The model in {files.folder} is not whole: its head is missing; train again.")
+        return model
     model = load_classifier(_base_files(record), backbone, record.labels, tokenizer.pad_token_id)
     attach(model, folder / "model" / run_folder.CAPSULE_FILE, model.fingerprint(), tokenizer.hash())
-    return model
-
-
-def _load_whole(
-    folder: Path, backbone: BackboneConfig, record: run_folder.RunRecord, tokenizer: TextTokenizer
-) -> TextClassifier:
-    from safetensors.torch import load_file
-
-    files = BackboneFiles(record.backbone.name, folder / "model")
-    model = load_classifier(files, backbone, record.labels, tokenizer.pad_token_id)
-    if model.head is not None:
-        model.head.load_state_dict(load_file(folder / "model" / run_folder.HEAD_FILE))
     return model
 
 
 def _base_files(record: run_folder.RunRecord) -> BackboneFiles:
     """The base by its name; a folder given as a relative path is looked up where it was at training."""
     folder = Path(record.backbone.folder)
-    if record.backbone.revision is None and Path(record.backbone.name).name == folder.name and folder.is_dir():
+    is_by_path = Path(record.backbone.name).name == folder.name or run_folder.is_model_of_run(folder)
+    if record.backbone.revision is None and is_by_path and folder.is_dir():
         return BackboneFiles(record.backbone.name, folder)
-    return locate(record.backbone.name, record.backbone.revision)
+    return run_folder.find_backbone(record.backbone.name, record.backbone.revision)

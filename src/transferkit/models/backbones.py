@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Pooling = Literal["mean", "first", "model"]
+# From the files; drawn, in place of weights of another shape in the files; drawn, since the files have none.
+Origin = Literal["loaded", "replaced", "new"]
+HEAD_FILE = "head.safetensors"
 
 
 def pool_mean(hidden: Tensor, attention_mask: Tensor) -> Tensor:
@@ -49,6 +52,9 @@ class TextClassifier(nn.Module):
 
     Attributes:
         head_parameters: names of the parameters that are new to the task and so always train.
+        fixed_parameters: names of those that never train: word vectors that are to stay as they are.
+        origins: where the values of each parameter come from.
+        left_out: names of weights in the files that the network has no use for.
     """
 
     def __init__(self, network: PreTrainedModel, pooling: Pooling, head: nn.Module | None, new: set[str]) -> None:
@@ -57,6 +63,10 @@ class TextClassifier(nn.Module):
         self.head = head
         self.pooling: Pooling = pooling
         self.head_parameters = frozenset(name for name, _ in self.named_parameters() if _is_new(name, new))
+        freezes = getattr(network.config, "freeze_vectors", False)
+        self.fixed_parameters = frozenset({"network.embedding.weight"} if freezes else ())
+        self.origins: dict[nn.Parameter, Origin] = dict.fromkeys(self.parameters(), "loaded")
+        self.left_out: tuple[str, ...] = ()
 
     def forward(self, **features: Tensor) -> Tensor:
         """Logits [rows, classes] of a batch as `data.batching` collates it, without labels."""
@@ -115,12 +125,52 @@ def load_classifier(
         raise BackboneError(f"The model in {files.folder} cannot be loaded: {_brief(error)}") from None
     new = _new_parameters(network, info, files.name)
     if pooling == "model":
-        return TextClassifier(network, pooling, None, new)
-    if getattr(network, "pooler", None) is not None:
-        # The family's pooler is not on the path to a pooled head: kept, its weights would train on nothing.
-        network.pooler = None
-    head = nn.Sequential(nn.Dropout(config.head_dropout), nn.Linear(network.config.hidden_size, len(labels)))
-    return TextClassifier(network, pooling, head, set())
+        model = TextClassifier(network, pooling, None, new)
+    else:
+        if getattr(network, "pooler", None) is not None:
+            # The family's pooler is not on the path to a pooled head: kept, its weights would train on nothing.
+            network.pooler = None
+        head = nn.Sequential(nn.Dropout(config.head_dropout), nn.Linear(network.config.hidden_size, len(labels)))
+        model = TextClassifier(network, pooling, head, set())
+        _load_head(model, files)
+    _note_origins(model, files, info)
+    return model
+
+
+def _load_head(model: TextClassifier, files: BackboneFiles) -> None:
+    """The pooled head beside the network, if there is one: of as many classes it is taken, of others it is replaced."""
+    from safetensors.torch import load_file
+
+    assert model.head is not None, "a pooled head is there"
+    file = files.folder / HEAD_FILE
+    tensors = load_file(file) if file.is_file() else {}
+    own = model.head.state_dict()
+    fits = {name: tensor.shape for name, tensor in tensors.items()} == {n: t.shape for n, t in own.items()}
+    if fits:
+        model.head.load_state_dict(tensors)
+    model.origins |= dict.fromkeys(model.head.parameters(), "loaded" if fits else "replaced" if tensors else "new")
+
+
+def _note_origins(model: TextClassifier, files: BackboneFiles, info: dict[str, Any]) -> None:
+    replaced = {entry[0] for entry in info["mismatched_keys"]}
+    for name, parameter in model.network.named_parameters():
+        if name in replaced:
+            model.origins[parameter] = "replaced"
+        elif name in info["missing_keys"] or name in files.drawn:
+            model.origins[parameter] = "new"
+    model.left_out = tuple(sorted(info["unexpected_keys"]))
+
+
+def _register_own() -> None:
+    """Tell transformers of the architectures that are built here, so that they load as all others do."""
+    from transformers import AutoConfig, AutoModel
+
+    from transferkit.models.averaging import AveragingConfig, AveragingEncoder
+    from transferkit.models.text_encoder import TextEncoder, TextEncoderConfig
+
+    for config, network in ((TextEncoderConfig, TextEncoder), (AveragingConfig, AveragingEncoder)):
+        AutoConfig.register(config.model_type, config, exist_ok=True)
+        AutoModel.register(config, network, exist_ok=True)
 
 
 def read_architecture(files: BackboneFiles) -> Any:
@@ -132,6 +182,7 @@ def read_architecture(files: BackboneFiles) -> Any:
     from transformers import AutoConfig
 
     settings = files.json("config.json")
+    _register_own()
     try:
         return AutoConfig.from_pretrained(files.folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError) as error:

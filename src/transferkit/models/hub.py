@@ -24,6 +24,17 @@ class BackboneFiles:
     name: str
     folder: Path
     revision: str | None = None
+    # Where a run keeps its tokenizer; else it is in `folder`.
+    tokenizer: Path | None = None
+    # How the head of a run reads it; else the files declare it, or do not.
+    pooling: Literal["mean", "first"] | None = None
+    # The weights in the files, by name, that were drawn at random and not learnt.
+    drawn: frozenset[str] = frozenset()
+
+    @property
+    def tokenizer_folder(self) -> Path:
+        """The folder with the tokenizer."""
+        return self.tokenizer or self.folder
 
     def json(self, name: str) -> dict[str, Any]:
         """A JSON file of the backbone, empty where it has none; a list is under the key `items`.
@@ -41,7 +52,9 @@ class BackboneFiles:
         return content if isinstance(content, dict) else {"items": content}
 
     def own_pooling(self) -> Literal["mean", "first"] | None:
-        """The pooling that a sentence-embedding model declares in its own files, if it is one of ours."""
+        """The pooling that a run has, or a sentence-embedding model declares in its own files, if it is one of ours."""
+        if self.pooling is not None:
+            return self.pooling
         for module in self.json("modules.json").get("items", []):
             if str(module.get("type", "")).endswith("Pooling"):
                 declared = self.json(f"{module.get('path')}/config.json")

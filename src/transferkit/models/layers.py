@@ -81,6 +81,10 @@ class SinusoidalPositions(nn.Module):
         self.register_buffer("table", sinusoids(length, width), persistent=False)
         self.dropout = CheapDropout(dropout)
 
+    def fill(self) -> None:
+        """Compute the table anew, where loading has left only the room for it."""
+        self.table.copy_(sinusoids(*self.table.shape))
+
     def forward(self, x: Tensor, first: int = 0) -> Tensor:
         """x [B, L, D], whose positions are `first` and those that follow."""
         end = first + x.shape[1]

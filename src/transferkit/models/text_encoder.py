@@ -1,43 +1,79 @@
-"""A small encoder of texts, built from the parts: word vectors, positions, a few layers, a mean, a linear head."""
+"""A small encoder of texts, built from the parts and known to transformers: word vectors, positions, a few layers."""
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
+import torch
 from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput
 
-from transferkit.models.backbones import pool_mean
-from transferkit.models.layers import Encoder, Shape, SinusoidalPositions, TokenEmbedding
+from transferkit.models.layers import Encoder, Shape, SinusoidalPositions
 
 
-class TextEncoder(nn.Module):
-    """Ids to logits [rows, classes]: what a classifier from scratch, or on pretrained word vectors, looks like.
+class TextEncoderConfig(PreTrainedConfig):  # type: ignore[misc]
+    """The sizes; as they stand, those of the published playbook on GloVe vectors of 100 numbers."""
 
-    Attributes:
-        head_parameters: names of the parameters that are new to the task and so always train.
-    """
+    model_type = "transferkit-text-encoder"
 
-    head_parameters = frozenset({"head.weight", "head.bias"})
+    def __init__(
+        self, vocab_size: int = 2, hidden_size: int = 100, layers: int = 2, heads: int = 2, feed_forward: int = 128,
+        dropout: float = 0.1, freeze_vectors: bool = False, **settings: Any,
+    ) -> None:  # fmt: skip
+        """`freeze_vectors`: whether the word vectors stay as they are under every strategy."""
+        settings.setdefault("pad_token_id", 0)
+        self.vocab_size = vocab_size
+        self.hidden_size = hidden_size
+        self.layers = layers
+        self.heads = heads
+        self.feed_forward = feed_forward
+        self.dropout = dropout
+        self.freeze_vectors = freeze_vectors
+        super().__init__(**settings)
 
-    def __init__(self, vectors: Tensor, layers: int, shape: Shape, classes: int, freeze_vectors: bool = False) -> None:
-        """`vectors` are those of the words, float32 [vocabulary, width], the first of them padding.
+    def shape(self) -> Shape:
+        """What the layers share. Norms come after the sublayers, as in the playbook: two layers need no more."""
+        return Shape(self.hidden_size, self.heads, self.feed_forward, self.dropout, pre_norm=False)
 
-        Raises:
-            ValueError: the vectors have another width than `shape`.
-        """
-        super().__init__()
-        words, width = vectors.shape
-        if width != shape.width:
-            raise ValueError(f"The word vectors have {width} numbers each, and the layers {shape.width}.")
-        self.embedding = TokenEmbedding(words, width, padding_idx=0, _weight=vectors.clone(), _freeze=freeze_vectors)
+
+class TextEncoder(PreTrainedModel):  # type: ignore[misc]
+    """Ids to hidden states [rows, length, width]: vectors times sqrt(width), plus positions, through the layers."""
+
+    config_class = TextEncoderConfig
+
+    def __init__(self, config: TextEncoderConfig) -> None:
+        super().__init__(config)
+        shape = config.shape()
+        self.embedding = nn.Embedding(config.vocab_size, shape.width, padding_idx=config.pad_token_id)
         self.positions = SinusoidalPositions(shape.width, shape.dropout)
-        self.encoder = Encoder(layers, shape)
-        self.head = nn.Linear(shape.width, classes)
+        self.encoder = Encoder(config.layers, shape)
+        self.post_init()
 
     def get_input_embeddings(self) -> nn.Embedding:
-        """The word vectors, by the name that transformers' models have for it."""
+        """The word vectors."""
         return self.embedding
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """ids int64 and mask bool, True on real tokens, each [rows, length]; the mean is over real tokens alone."""
-        x = self.encoder(self.positions(self.embedding(input_ids)), attention_mask[:, None, None, :])
-        logits: Tensor = self.head(pool_mean(x, attention_mask))
-        return logits
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, **_: Any) -> BaseModelOutput:
+        """ids int64 and mask bool, True on real tokens, each [rows, length]."""
+        # Not in the embedding, so that this is one that others know (section 3.4 of Vaswani et al. 2017).
+        x = self.embedding(input_ids) * math.sqrt(self.config.hidden_size)
+        return BaseModelOutput(self.encoder(self.positions(x), attention_mask[:, None, None, :].bool()))
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """As transformers calls it: for what was in no file, and for tables that are in none."""
+        draw_weights(module)
+        if isinstance(module, SinusoidalPositions):
+            module.fill()
+
+
+def draw_weights(module: nn.Module) -> None:
+    """Linear layers and norms as torch draws them; vectors such that their length is about 1."""
+    if isinstance(module, nn.Embedding):
+        nn.init.normal_(module.weight, std=module.embedding_dim**-0.5)
+        if module.padding_idx is not None:
+            module.weight[module.padding_idx] = 0
+    elif isinstance(module, (nn.Linear, nn.LayerNorm)):
+        module.reset_parameters()
