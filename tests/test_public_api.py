@@ -8,8 +8,8 @@ import transferkit
 
 
 def test_the_public_names_are_these() -> None:
-    verbs = {"compare", "evaluate", "load", "load_translator", "report", "resume", "train"}
-    configs = {"CompareConfig", "DataConfig", "RunConfig", "TranslationConfig"}
+    verbs = {"compare", "evaluate", "load", "load_translator", "pretrain", "report", "resume", "train"}
+    configs = {"CompareConfig", "DataConfig", "PretrainConfig", "RunConfig", "TranslationConfig"}
     strategies = {"BitFit", "Bottleneck", "Full", "LinearProbe", "LoRA", "Partial", "Scratch", "disabled", "merge"}
     assert set(transferkit.__all__) == verbs | configs | strategies | {"TransferKitError", "__version__"}
 

@@ -128,6 +128,14 @@ def save_backbone(name: str, folder: Path, **settings: Any) -> Path:
     return folder
 
 
+def save_vectors(file: Path, width: int = 8) -> Path:
+    """Write random word vectors of `WORDS` in the text format of GloVe."""
+    table = torch.randn(len(WORDS), width, generator=torch.Generator().manual_seed(5))
+    rows = zip(WORDS, table.tolist(), strict=True)
+    file.write_text("".join(f"{word} {' '.join(f'{value:.4f}' for value in row)}\n" for word, row in rows))
+    return file
+
+
 def make_tokenizer(family: Family) -> Any:
     """A fast tokenizer as the family's own one is: WordPiece, or byte-level BPE with or without a pad token."""
     from transformers import PreTrainedTokenizerFast

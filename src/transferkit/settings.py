@@ -85,9 +85,11 @@ def pretrain_config(recipe: Path | None, options: Mapping[str, Any], assignments
             assign(settings, path.split("."), value)
     for text in assignments:
         assign(settings, *parse_assignment(text))
-    if "vectors" not in settings.get("encoder", {}):
+    encoder, training = settings.get("encoder", {}), settings.get("training", {})
+    if isinstance(encoder, dict) and "vectors" not in encoder:
         raise ConfigError("--vectors is missing: name a file of word vectors, or minilm for those of that backbone.")
-    settings["training"] = PRETRAINING | settings.get("training", {})
+    if isinstance(training, dict):
+        settings["training"] = PRETRAINING | training
     return build(PretrainConfig, settings, str(recipe) if recipe is not None else "settings")
 
 

@@ -1,43 +1,68 @@
-"""The text encoder: padding is nothing to it, its vectors are as given, and strategies adapt it."""
+"""The text encoder: padding is nothing to it, its vectors are as given, it is saved and loaded as transformers does."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from tests import tiny
+from transferkit.adaptation.adapters import disabled, merge
 from transferkit.adaptation.strategies import make_strategy
-from transferkit.config import StrategySpec
-from transferkit.models.layers import Shape
-from transferkit.models.text_encoder import TextEncoder
+from transferkit.config import BackboneConfig, EncoderConfig, StrategySpec
+from transferkit.models.backbones import TextClassifier, load_classifier, longest_input
+from transferkit.models.hub import BackboneFiles
+from transferkit.models.new_encoder import make_encoder
+from transferkit.models.text_encoder import TextEncoder, TextEncoderConfig
 
-# The setting of the published playbook: word vectors of 100 numbers, two layers, two heads.
-SHAPE = Shape(width=100, heads=2, feed_forward=128, pre_norm=False)
 IDS = torch.tensor([[5, 6, 7, 8], [9, 4, 0, 0]])
+REAL = IDS != 0
+BATCH = {"input_ids": IDS, "attention_mask": REAL}
 
 
 @pytest.fixture
-def vectors() -> Tensor:
-    return torch.randn(12, 100, generator=torch.Generator().manual_seed(0))
+def network() -> TextEncoder:
+    """In the setting of the published playbook: vectors of 100 numbers, two layers, two heads."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        return TextEncoder(TextEncoderConfig(vocab_size=12)).eval()
 
 
 @pytest.fixture
-def model(vectors: Tensor) -> TextEncoder:
-    torch.manual_seed(1)
-    return TextEncoder(vectors, 2, SHAPE, classes=4).eval()
+def model(network: TextEncoder) -> TextClassifier:
+    torch.manual_seed(2)
+    return TextClassifier(network, "mean", nn.Sequential(nn.Dropout(0.1), nn.Linear(100, 4)), set()).eval()
 
 
-def test_padding_changes_no_logit(model: TextEncoder) -> None:
-    together = model(IDS, IDS != 0)
-    alone = model(IDS[1:, :2], IDS[1:, :2] != 0)
+@pytest.fixture(autouse=True)
+def _own_random_numbers() -> Iterator[None]:
+    with torch.random.fork_rng(devices=[]):
+        yield
+
+
+def made(folder: Path, freeze: bool = False, **settings: object) -> BackboneFiles:
+    config = {"vectors": str(tiny.save_vectors(folder / "vectors.txt")), "freeze_vectors": freeze, **settings}
+    return make_encoder(EncoderConfig.model_validate(config), 0, folder / "encoder")
+
+
+def loaded(files: BackboneFiles, labels: tuple[str, ...] = tiny.LABELS) -> TextClassifier:
+    return load_classifier(files, BackboneConfig(), labels, 0).eval()
+
+
+def test_padding_changes_no_logit(model: TextClassifier) -> None:
+    together = model(**BATCH)
+    alone = model(input_ids=IDS[1:, :2], attention_mask=REAL[1:, :2])
     assert together.shape == (2, 4)
     torch.testing.assert_close(together[1:], alone, atol=1e-5, rtol=1e-5)
 
 
-def test_it_equals_torch(model: TextEncoder, vectors: Tensor) -> None:
+def test_it_equals_torch(network: TextEncoder, model: TextClassifier) -> None:
     layer = nn.TransformerEncoderLayer(100, 2, 128, batch_first=True)
     twin = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False).eval()
-    for ours, theirs in zip(model.encoder.layers, twin.layers, strict=True):
+    for ours, theirs in zip(network.encoder.layers, twin.layers, strict=True):
         parts = (ours.attention.query, ours.attention.key, ours.attention.value)
         with torch.no_grad():
             theirs.self_attn.in_proj_weight.copy_(torch.cat([part.weight for part in parts]))
@@ -47,23 +72,60 @@ def test_it_equals_torch(model: TextEncoder, vectors: Tensor) -> None:
         theirs.linear2.load_state_dict(ours.feed_forward.linear2.state_dict())
         theirs.norm1.load_state_dict(ours.residuals[0].norm.state_dict())
         theirs.norm2.load_state_dict(ours.residuals[1].norm.state_dict())
-    real = IDS != 0
-    states = twin(vectors[IDS] * 10 + model.positions.table[:4], src_key_padding_mask=~real)
-    mean = torch.stack([row[keep].mean(0) for row, keep in zip(states, real, strict=True)])
-    torch.testing.assert_close(model(IDS, real), model.head(mean), atol=1e-5, rtol=1e-5)
+    states = twin(network.embedding.weight[IDS] * 10 + network.positions.table[:4], src_key_padding_mask=~REAL)
+    mean = torch.stack([row[keep].mean(0) for row, keep in zip(states, REAL, strict=True)])
+    torch.testing.assert_close(network(**BATCH).last_hidden_state[REAL], states[REAL], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(model(**BATCH), model.head(mean), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("freeze", [False, True])
-def test_vectors_are_those_given_and_train_unless_frozen(vectors: Tensor, freeze: bool) -> None:
-    model = TextEncoder(vectors, 1, SHAPE, classes=2, freeze_vectors=freeze)
-    assert torch.equal(model.embedding.weight, vectors)
-    assert model.embedding.weight is not vectors
-    assert model.embedding.weight.requires_grad is not freeze
+def test_what_is_saved_is_what_is_loaded(network: TextEncoder, tmp_path: Path) -> None:
+    network.save_pretrained(tmp_path)
+    files = BackboneFiles("saved", tmp_path, pooling="mean")
+    again = loaded(files)
+    torch.testing.assert_close(again.network(**BATCH).last_hidden_state, network(**BATCH).last_hidden_state)
+    assert again.head_parameters == {"head.1.weight", "head.1.bias"}
+    assert longest_input(files) is None, "sinusoids go on for ever"
 
 
-def test_vectors_of_another_width_are_refused(vectors: Tensor) -> None:
-    with pytest.raises(ValueError, match="The word vectors have 50 numbers each, and the layers 100"):
-        TextEncoder(vectors[:, :50], 1, SHAPE, classes=2)
+def test_a_new_encoder_has_the_vectors_that_were_given(tmp_path: Path) -> None:
+    model = loaded(made(tmp_path))
+    first = [float(value) for value in (tmp_path / "vectors.txt").read_text().split("\n")[0].split(" ")[1:]]
+    torch.testing.assert_close(model.network.embedding.weight[2], torch.tensor(first))
+    assert torch.equal(model.network.embedding.weight[0], torch.zeros(8))
+    origins = {name: model.origins[parameter] for name, parameter in model.named_parameters()}
+    assert {name for name, origin in origins.items() if origin == "loaded"} == {"network.embedding.weight"}
+    assert set(origins.values()) == {"loaded", "new"}
+
+
+def test_a_seed_draws_the_same_layers_and_leaves_the_callers_numbers_alone(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    first = loaded(made(tmp_path)).network.state_dict()
+    assert all(torch.equal(first[name], value) for name, value in loaded(made(tmp_path)).network.state_dict().items())
+    torch.manual_seed(4)
+    made(tmp_path)
+    drawn = torch.rand(3)
+    torch.manual_seed(4)
+    assert torch.equal(torch.rand(3), drawn)
+
+
+@pytest.mark.parametrize("strategy", ["full", "scratch", "partial", "lora"])
+def test_fixed_vectors_never_train_and_are_never_drawn_anew(tmp_path: Path, strategy: str) -> None:
+    model = loaded(made(tmp_path, freeze=True))
+    before = model.network.embedding.weight.detach().clone()
+    assert make_strategy(StrategySpec(name=strategy)).apply(model).trainable_parameters > 0
+    assert not model.network.embedding.weight.requires_grad
+    assert torch.equal(model.network.embedding.weight, before)
+
+
+def test_scratch_draws_vectors_that_train_of_about_length_one(tmp_path: Path) -> None:
+    model = loaded(made(tmp_path))
+    before = model.network.embedding.weight.detach().clone()
+    make_strategy(StrategySpec(name="scratch")).apply(model)
+    after = model.network.embedding.weight.detach()
+    assert not torch.equal(after, before)
+    assert 0.7 < after[1:].norm(dim=1).mean() < 1.3
+    assert torch.equal(after[0], torch.zeros(8))
+    torch.testing.assert_close(model.network.positions.table[0, :2], torch.tensor([0.0, 1.0]))
 
 
 @pytest.mark.parametrize(
@@ -77,13 +139,40 @@ def test_vectors_of_another_width_are_refused(vectors: Tensor) -> None:
             ["linear1.down", "linear1.up", "linear2.down", "linear2.up"],
         ),
         ("lora", {"rank": 2}, ["lora_a", "lora_b"]),
+        ("peft:ia3", {}, ["ia3_l"]),
     ],
 )
-def test_strategies_adapt_it(model: TextEncoder, strategy: str, options: dict[str, object], trains: list[str]) -> None:
-    before = model(IDS, IDS != 0)
+def test_strategies_adapt_it(
+    model: TextClassifier, strategy: str, options: dict[str, object], trains: list[str]
+) -> None:
+    before = model(**BATCH)
     report = make_strategy(StrategySpec(name=strategy, options=options)).apply(model)
     assert model.head_parameters <= set(report.trainable_names)
     others = [name for name in report.trainable_names if name not in model.head_parameters]
     assert bool(others) == bool(trains)
     assert all(any(f".{part}" in name for part in trains) for name in others)
-    torch.testing.assert_close(model.eval()(IDS, IDS != 0), before, atol=1e-2, rtol=1e-2)
+    torch.testing.assert_close(model.eval()(**BATCH), before, atol=1e-2, rtol=1e-2)
+
+
+def test_a_bottleneck_is_under_a_fifth_of_what_trains_with_fixed_vectors(network: TextEncoder) -> None:
+    network.config.freeze_vectors = True
+    sizes = {}
+    for name in ("full", "bottleneck"):
+        model = TextClassifier(network, "mean", nn.Sequential(nn.Dropout(0.1), nn.Linear(100, 2)), set())
+        sizes[name] = make_strategy(StrategySpec(name=name)).apply(model).trainable_parameters
+    # By hand: two layers of four projections, two feed-forward layers and two norms; two adapters in each.
+    layer = 4 * (100 * 100 + 100) + (100 * 128 + 128) + (128 * 100 + 100) + 2 * 200
+    adapters = sum(2 * 24 * width + 24 + width for width in (128, 100))
+    assert sizes == {"full": 2 * layer + 202, "bottleneck": 2 * adapters + 202}
+    assert sizes["bottleneck"] < 0.2 * sizes["full"]
+
+
+def test_merged_after_real_steps_it_gives_the_same_logits(model: TextClassifier) -> None:
+    base = model(**BATCH)
+    make_strategy(StrategySpec(name="lora", options={"rank": 2})).apply(model)
+    tiny.train_steps(model, BATCH)
+    adapted = tiny.logits_of(model, BATCH)
+    assert not torch.allclose(adapted, base, atol=1e-2)
+    with disabled(model), torch.no_grad():
+        torch.testing.assert_close(model(**BATCH), base)
+    torch.testing.assert_close(tiny.logits_of(merge(model), BATCH), adapted, atol=1e-5, rtol=1e-5)

@@ -75,10 +75,10 @@ def test_a_broken_file_is_refused_with_its_line(tmp_path: Path, content: str | b
 
 
 def test_a_file_that_is_not_there_or_not_whole_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BackboneError, match="There is no file of word vectors .*none.txt"):
+    with pytest.raises(BackboneError, match="There is no file of word vectors"):
         read_vectors(tmp_path / "none.txt")
     cut = gzip.compress(LINES.encode() * 1000)[:-20]
-    with pytest.raises(BackboneError, match="cannot be read: .*; get the file anew"):
+    with pytest.raises(BackboneError, match=r"cannot be read: .*; get the file anew"):
         read_vectors(written(tmp_path, cut, "cut.txt.gz"))
     with pytest.raises(BackboneError, match="cannot be read"):
         read_vectors(written(tmp_path, LINES, "plain.txt.gz"))
