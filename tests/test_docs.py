@@ -81,7 +81,7 @@ def test_commands_and_options_exist(page: Path) -> None:
 def test_commands_in_recipes_exist(recipe: Path) -> None:
     text = recipe.read_text(encoding="utf-8")
     joined = re.sub(r"\\\n#\s*", "", text)
-    found = re.findall(r"transferkit (?:compare|train) .*", joined)
+    found = re.findall(r"transferkit (?:compare|pretrain|train) .*", joined)
     assert len(found) >= 2
     assert [wrong for command in found if (wrong := wrong_in(command))] == []
 

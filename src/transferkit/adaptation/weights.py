@@ -9,6 +9,9 @@ from typing import Literal
 
 from transferkit.models.backbones import Origin, TextClassifier
 
+# `added`: by a strategy. `left out`: in the files, and of no use to the network.
+Source = Origin | Literal["added", "left out"]
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -17,22 +20,20 @@ class Weights:
     name: str
     tensors: int
     parameters: int
-    # `added`: by a strategy.
-    origin: Origin | Literal["added", "left out"]
+    origin: Source
     trains: bool
 
 
 def weights_of(model: TextClassifier) -> tuple[Weights, ...]:
     """The weights of a classifier in its own order, before or after a strategy was applied, then what was left out."""
-    kinds: dict[tuple[str, str, bool], list[int]] = {}
+    kinds: dict[tuple[str, Source, bool], list[int]] = {}
     for name, parameter in model.named_parameters():
-        origin = model.origins.get(parameter, "added")
+        origin: Source = model.origins.get(parameter, "added")
         kinds.setdefault((_kind(name), origin, parameter.requires_grad), []).append(parameter.numel())
     for name in model.left_out:
         kinds.setdefault((_kind(name), "left out", False), []).append(0)
     return tuple(
-        Weights(name, len(sizes), sum(sizes), origin, trains)  # type: ignore[arg-type]
-        for (name, origin, trains), sizes in kinds.items()
+        Weights(name, len(sizes), sum(sizes), origin, trains) for (name, origin, trains), sizes in kinds.items()
     )
 
 

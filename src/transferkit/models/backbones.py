@@ -139,11 +139,15 @@ def load_classifier(
 
 def _load_head(model: TextClassifier, files: BackboneFiles) -> None:
     """The pooled head beside the network, if there is one: of as many classes it is taken, of others it is replaced."""
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     assert model.head is not None, "a pooled head is there"
     file = files.folder / HEAD_FILE
-    tensors = load_file(file) if file.is_file() else {}
+    try:
+        tensors = load_file(file) if file.is_file() else {}
+    except (OSError, SafetensorError) as error:
+        raise BackboneError(f"The head in {file} cannot be loaded: {_brief(error)}") from None
     own = model.head.state_dict()
     fits = {name: tensor.shape for name, tensor in tensors.items()} == {n: t.shape for n, t in own.items()}
     if fits:
