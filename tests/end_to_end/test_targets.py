@@ -9,7 +9,7 @@ import pytest
 
 import transferkit
 from transferkit.config import CompareConfig
-from transferkit.settings import compare_config
+from transferkit.settings import compare_config, pretrain_config
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 
@@ -31,14 +31,41 @@ def test_film_reviews_mean_of_three_seeds(tmp_path: Path) -> None:
     assert {name: score for name, score in summaries.items() if score < REVIEWS[name]} == {}
 
 
+def shared_data() -> Path:
+    if not DATA.is_dir() and "CI" not in os.environ:
+        pytest.skip(f"{DATA} is not on this machine; set TRANSFERKIT_DATA")
+    return DATA
+
+
+def test_an_averaging_classifier_gains_by_lora(tmp_path: Path) -> None:
+    data = shared_data()
+    news = {
+        "data.source": str(data / "ag_news" / "train_subset_8000.csv"),
+        "encoder.vectors": str(data / "glove" / "glove.6B.100d.top2717.txt.gz"),
+        "encoder.architecture": "averaging",
+        "encoder.freeze_vectors": True,
+    }
+    transferkit.pretrain(pretrain_config(None, news, []), tmp_path / "news")
+    reviews = {
+        "data.source": str(data / "imdb" / "imdb_train_10000.jsonl.gz"),
+        "data.test": str(data / "imdb" / "imdb_test_5000.jsonl.gz"),
+        "backbone.name": str(tmp_path / "news"),
+    }
+    config = compare_config(RECIPES / "ag-news-to-imdb-averaging.yaml", reviews, [])
+    summaries = {s.strategy: s.accuracy_mean for s in transferkit.compare(config, tmp_path / "out").summaries}
+    # Published: 69.2 %.
+    assert summaries["lora"] >= 0.69
+    assert summaries["lora"] >= summaries["linear-probe"] + 0.05
+    assert summaries["lora"] >= summaries["full"] - 0.01
+
+
 @pytest.fixture
 def paraphrases() -> dict[str, str]:
-    if not DATA.is_dir() and "CI" not in os.environ:
-        pytest.skip(f"{DATA} with the MRPC files is not on this machine; set TRANSFERKIT_DATA")
+    data = shared_data()
     return {
-        "data.source": str(DATA / "mrpc" / "train.tsv"),
-        "data.validation": str(DATA / "mrpc" / "dev.tsv"),
-        "data.test": str(DATA / "mrpc" / "msr_paraphrase_test.txt"),
+        "data.source": str(data / "mrpc" / "train.tsv"),
+        "data.validation": str(data / "mrpc" / "dev.tsv"),
+        "data.test": str(data / "mrpc" / "msr_paraphrase_test.txt"),
     }
 
 

@@ -154,6 +154,13 @@ def test_strategies_adapt_it(
     torch.testing.assert_close(model.eval()(**BATCH), before, atol=1e-2, rtol=1e-2)
 
 
+def test_the_last_layer_of_one_is_the_layer_and_no_list_inside_it(tmp_path: Path) -> None:
+    model = loaded(made(tmp_path, layers=1))
+    report = make_strategy(StrategySpec(name="partial")).apply(model)
+    layer = {name for name, _ in model.named_parameters() if name.startswith("network.encoder.layers.0.")}
+    assert set(report.trainable_names) == layer | model.head_parameters
+
+
 def test_a_bottleneck_is_under_a_fifth_of_what_trains_with_fixed_vectors(network: TextEncoder) -> None:
     network.config.freeze_vectors = True
     sizes = {}

@@ -46,13 +46,18 @@ def fixed_parameters(model: nn.Module) -> frozenset[str]:
 
 def layer_stack(model: nn.Module) -> tuple[str, int]:
     """Name and length of the longest row of like blocks: the layers of the model."""
-    best = ("", 0)
+    best, lists = ("", 0), list[str]()
     for name, module in model.named_modules():
+        if any(name.startswith(f"{outer}.") for outer in lists):
+            # A layer may hold lists of its own, longer than the list of a few layers.
+            continue
         blocks = list(module.children())
         is_stack = isinstance(module, (nn.ModuleList, nn.Sequential)) and len({type(block) for block in blocks}) == 1
-        # The outermost of equals: a layer may hold short lists of its own.
+        # The outermost of equals.
         if is_stack and len(blocks) > best[1]:
             best = (name, len(blocks))
+        if is_stack and isinstance(module, nn.ModuleList):
+            lists.append(name)
     if not best[1]:
         raise AdaptationError(f"{type(model).__name__} has no row of like layers; name parts by pattern instead.")
     return best
