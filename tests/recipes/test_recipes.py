@@ -60,12 +60,12 @@ PUBLISHED: dict[str, dict[str, object]] = {
         "backbone.name": "runs/ag-news",
         "seeds": (0, 1, 2),
         "strategies": [
-            ("scratch", {"learning_rate": 1e-3}),
+            ("scratch", {"learning_rate": 5e-4}),
             ("linear-probe", {}),
             ("partial", {"patterns": ["**.linear2"], "learning_rate": 1e-3}),
-            ("bottleneck", {"targets": ["linear1", "linear2"], "size": 24, "learning_rate": 3e-3}),
+            ("bottleneck", {"targets": ["linear1", "linear2"], "size": 24, "learning_rate": 1e-2}),
             ("lora", {"rank": 4, "alpha": 8, "learning_rate": 3e-3}),
-            ("full", {"learning_rate": 1e-3}),
+            ("full", {"learning_rate": 5e-4}),
         ],
     },
     "ag-news-to-imdb-averaging": {
