@@ -96,7 +96,9 @@ class Splits:
 def mrpc(rows: int, validation: int = 64, test: int = 400) -> Splits:
     """Pairs of sentences and whether they say the same (Dolan and Brockett 2005), with its own splits."""
     names = {"train": "train.tsv", "validation": "dev.tsv", "test": "msr_paraphrase_test.txt"}
-    return _drawn("mrpc", {split: _tsv(_file("mrpc", name)) for split, name in names.items()}, (rows, validation, test))
+    return _drawn(
+        "mrpc", {split: _tsv(data_file("mrpc", name)) for split, name in names.items()}, (rows, validation, test)
+    )
 
 
 def film_reviews(rows: int, validation: int = 64, test: int = 400) -> Splits:
@@ -116,12 +118,12 @@ def film_reviews(rows: int, validation: int = 64, test: int = 400) -> Splits:
 
 def imdb(rows: int, validation: int = 64, test: int = 400) -> Splits:
     """Long film reviews (Maas et al. 2011)."""
-    train = _json_lines(_file("imdb", "imdb_train_10000.jsonl.gz"))
+    train = _json_lines(data_file("imdb", "imdb_train_10000.jsonl.gz"))
     shuffled = train.take(np.random.default_rng(SPLIT_SEED).permutation(len(train)).tolist())
     parts = {
         "train": shuffled.take(range(len(train) // 2)),
         "validation": shuffled.take(range(len(train) // 2, len(train))),
-        "test": _json_lines(_file("imdb", "imdb_test_5000.jsonl.gz")),
+        "test": _json_lines(data_file("imdb", "imdb_test_5000.jsonl.gz")),
     }
     return _drawn("imdb", parts, (rows, validation, test))
 
@@ -145,7 +147,8 @@ def _drawn(name: str, parts: Mapping[str, Rows], sizes: tuple[int, int, int]) ->
     return Splits(name, parts["train"].without([tested, validated]).sample(train), validated, tested)
 
 
-def _file(folder: str, name: str) -> Path:
+def data_file(folder: str, name: str) -> Path:
+    """A file of the data folder."""
     path = DATA / folder / name
     if not path.is_file():
         raise SystemExit(f"The data file {folder}/{name} is not in the data folder; set TRANSFERKIT_DATA.")

@@ -20,6 +20,9 @@ PEER_NAMES = {
     "inference": "pipeline",
     "latency": "pipeline",
     "cold_start": "pipeline",
+    "decoding greedy": "textbook's loop",
+    "decoding beam": "generate",
+    "translation_training": "Seq2SeqTrainer",
 }
 # Of what a page's reader wants to know about the work; the rest stands in the JSON.
 SHOWN = {"data": "{}", "rows": "{:,} rows", "epochs": "{} epochs", "batch": "batch {}", "peer_batch": "peer batch {}"}
@@ -45,6 +48,10 @@ def render(results: Iterable[Mapping[str, Any]]) -> str:
     started = [line for result in results for line in start_rows(result)]
     parts = [
         table(HEADINGS, compared),
+        table(
+            ("Decoding", "By", "Sentences a second", "Same outputs", "Mean tokens (true)", "BLEU"),
+            [line for result in results if result["name"] == "decoding" for line in decoding_rows(result)],
+        ),
         table(("Scale", "Rows", "Seconds a row, fitted", "Off the line", "Bytes a row", "Where"), grown),
         table(("Start", "Seconds", "Target"), started),
         "\n".join(f"{number}. {place}" for number, place in enumerate(places, start=1)),
@@ -59,7 +66,7 @@ def row(result: Mapping[str, Any], place: int) -> list[str]:
     return [
         f"{result['name']} {result['variant']}",
         ", ".join(form.format(work[key]) for key, form in SHOWN.items() if key in work),
-        PEER_NAMES.get(result["name"], DASH),
+        PEER_NAMES.get(f"{result['name']} {result['variant']}") or PEER_NAMES.get(result["name"], DASH),
         _ratio(result, ""),
         _number(result.get("target")),
         _ratio(result, "_bf16"),
@@ -87,6 +94,23 @@ def scale_rows(result: Mapping[str, Any], place: int) -> list[list[str]]:
             ]
         )
     return lines
+
+
+def decoding_rows(result: Mapping[str, Any]) -> list[list[str]]:
+    """One row for each side that translated; the same outputs are those of TransferKit in fp32."""
+    work = result["work"]
+    return [
+        [
+            result["variant"],
+            name.replace("_", " in ").replace(PEER, PEER_NAMES[f"decoding {result['variant']}"]),
+            f"{work['rows'] / side['median']:,.1f}",
+            f"{100 * side['equal_to_transferkit']:.1f} %",
+            f"{side['mean_tokens']:.1f} ({work['true_mean_tokens']:.1f})",
+            f"{side['bleu']:.2f}",
+        ]
+        for name, side in result.items()
+        if isinstance(side, dict) and "equal_to_transferkit" in side
+    ]
 
 
 def start_rows(result: Mapping[str, Any]) -> list[list[str]]:

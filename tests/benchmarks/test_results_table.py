@@ -61,6 +61,18 @@ def test_a_row_says_what_was_measured_where() -> None:
     assert lines[-1] == "1. Some CPU, 2 cores, 1 thread; torch 2.13.0; 2026-01-02"
 
 
+def test_every_side_that_decodes_has_a_row() -> None:
+    said = {"equal_to_transferkit": 0.996, "mean_tokens": 21.26, "bleu": 16.789}
+    work = {"data": "help", "rows": 500, "true_mean_tokens": 25.0}
+    ours = fake()["transferkit"] | said
+    result = fake(name="decoding", variant="beam", work=work, transferkit=ours, peer=ours | {"median": 4.0})
+    text = results_table.render([result | {"ctranslate2_int8": said | {"median": 0.5}}])
+    assert "| decoding beam | help, 500 rows | generate |" in text
+    assert "| beam | transferkit | 500.0 | 99.6 % | 21.3 (25.0) | 16.79 |" in text
+    assert "| beam | generate | 125.0 | 99.6 % |" in text
+    assert "| beam | ctranslate2 in int8 | 1,000.0 | 99.6 % |" in text
+
+
 def test_the_block_of_a_page_is_replaced_and_the_rest_kept(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("# Before\n\n<!-- results:start -->\nold\n<!-- results:end -->\n\nafter\n", encoding="utf-8")

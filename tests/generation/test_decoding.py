@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from transferkit.generation.decoding import Bounds, Hypothesis, Sampler, beam_search, decode
+from transferkit.generation.decoding import Bounds, Hypothesis, Sampler, beam_search, decode, largest
 from transferkit.models.translator import Translator, build_translator
 
 START, END = 1, 2
@@ -68,6 +68,17 @@ def test_a_wide_beam_finds_the_best_of_all_targets(model: Translator) -> None:
     ):
         best = max(log_probability(model, source, tokens, has_ended) for tokens, has_ended in everything)
         assert found[0].score == pytest.approx(best, abs=1e-4)
+
+
+@pytest.mark.parametrize("words", [3, 64, 65, 200, 1000])
+@pytest.mark.parametrize("number", [1, 8, 100])
+def test_the_largest_are_those_of_topk(words: int, number: int) -> None:
+    # All different, and the largest of a row side by side, in one group.
+    values = torch.stack([torch.randperm(words), torch.arange(words)]).float()
+    expected = values.topk(min(number, words))
+    found, places = largest(values, number)
+    assert torch.equal(found, expected.values)
+    assert torch.equal(places, expected.indices)
 
 
 def test_hypotheses_come_best_first_and_differ(model: Translator) -> None:

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
+from benchmarks.twin import same_modules
 from torch import Tensor, nn
-from transformers import BertConfig, BertModel, MarianConfig, MarianMTModel
+from transformers import (
+    BertConfig,
+    BertModel,
+    MarianConfig,
+    MarianMTModel,
+    PegasusConfig,
+    PegasusForConditionalGeneration,
+)
 
 from transferkit.generation.decoding import Bounds, beam_search, decode
 from transferkit.models.layers import EncoderLayer, Shape
@@ -58,57 +66,37 @@ def test_the_encoder_equals_bert(ids: tuple[Tensor, Tensor], padded: bool) -> No
     torch.testing.assert_close(x[mask], expected[mask], atol=1e-5, rtol=1e-5)
 
 
-def marian() -> MarianMTModel:
+TWINS = {"post-norm": (MarianConfig, MarianMTModel), "pre-norm": (PegasusConfig, PegasusForConditionalGeneration)}
+Twin = MarianMTModel | PegasusForConditionalGeneration
+
+
+def twin(norms: str = "post-norm") -> Twin:
     torch.manual_seed(0)
-    config = MarianConfig(
+    make_config, make = TWINS[norms]
+    config = make_config(
         vocab_size=20, d_model=WIDTH, encoder_layers=2, decoder_layers=2, encoder_attention_heads=HEADS,
         decoder_attention_heads=HEADS, encoder_ffn_dim=WIDE, decoder_ffn_dim=WIDE, activation_function="relu",
         scale_embedding=True, pad_token_id=0, eos_token_id=1, decoder_start_token_id=2, init_std=0.3,
         max_position_embeddings=32, forced_eos_token_id=None,
     )  # fmt: skip
-    return MarianMTModel(config).eval()
+    return make(config).eval()
 
 
-def with_weights_of(model: MarianMTModel) -> Translator:
+def with_weights_of(model: Twin) -> Translator:
     ours = build_translator(
         20, 20, encoder_layers=2, decoder_layers=2, tied=True, width=WIDTH, heads=HEADS, feed_forward=WIDE,
-        pre_norm=False,
+        pre_norm=isinstance(model, PegasusForConditionalGeneration),
     ).eval()  # fmt: skip
-    with torch.no_grad():
-        ours.source_embedding.weight.copy_(model.model.shared.weight)
-    # Marian puts all sines before all cosines.
+    # Theirs has all sines before all cosines.
     ours.positions.table = model.model.encoder.embed_positions.weight.detach()
-    for layer, theirs in zip(ours.encoder.layers, model.model.encoder.layers, strict=True):
-        copied(attention_pairs(layer.attention, theirs.self_attn))
-        copied({layer.residuals[0].norm: theirs.self_attn_layer_norm} | feed_forward_pairs(layer, theirs))
-    for layer, theirs in zip(ours.decoder.layers, model.model.decoder.layers, strict=True):
-        copied(attention_pairs(layer.self_attention, theirs.self_attn))
-        copied(attention_pairs(layer.cross_attention, theirs.encoder_attn))
-        norms = (theirs.self_attn_layer_norm, theirs.encoder_attn_layer_norm)
-        copied({layer.residuals[i].norm: norm for i, norm in enumerate(norms)} | feed_forward_pairs(layer, theirs))
+    copied(dict(same_modules(ours, model)))
     return ours
 
 
-def attention_pairs(ours: nn.Module, theirs: nn.Module) -> dict[nn.Module, nn.Module]:
-    return {
-        ours.query: theirs.q_proj,
-        ours.key: theirs.k_proj,
-        ours.value: theirs.v_proj,
-        ours.output: theirs.out_proj,
-    }
-
-
-def feed_forward_pairs(ours: nn.Module, theirs: nn.Module) -> dict[nn.Module, nn.Module]:
-    return {
-        ours.feed_forward.linear1: theirs.fc1,
-        ours.feed_forward.linear2: theirs.fc2,
-        ours.residuals[-1].norm: theirs.final_layer_norm,
-    }
-
-
+@pytest.mark.parametrize("norms", list(TWINS))
 @pytest.mark.parametrize("padded", [False, True])
-def test_the_translator_equals_marian(ids: tuple[Tensor, Tensor], padded: bool) -> None:
-    theirs = marian()
+def test_the_translator_equals_marian_and_pegasus(ids: tuple[Tensor, Tensor], padded: bool, norms: str) -> None:
+    theirs = twin(norms)
     ours = with_weights_of(theirs)
     source, real = ids
     mask = real if padded else torch.ones_like(real)
@@ -120,7 +108,7 @@ def test_the_translator_equals_marian(ids: tuple[Tensor, Tensor], padded: bool) 
 SOURCES = torch.tensor([[5, 6, 7, 8, 9], [4, 3, 2, 0, 0], [11, 12, 13, 14, 0], [15, 16, 3, 0, 0]])
 
 
-def ended_often(model: MarianMTModel) -> MarianMTModel:
+def ended_often(model: Twin) -> Twin:
     """With an end that is likely enough for hypotheses to end at different lengths."""
     with torch.no_grad():
         model.final_logits_bias[0, 1] = 1.5
@@ -128,7 +116,7 @@ def ended_often(model: MarianMTModel) -> MarianMTModel:
     return model
 
 
-def theirs_of(model: MarianMTModel, beams: int, length: int, **settings: object) -> list[tuple[int, ...]]:
+def theirs_of(model: Twin, beams: int, length: int, **settings: object) -> list[tuple[int, ...]]:
     ids = model.generate(
         input_ids=SOURCES, attention_mask=(SOURCES != 0).long(), num_beams=beams, max_new_tokens=length,
         do_sample=False, num_return_sequences=beams, **settings,
@@ -136,7 +124,7 @@ def theirs_of(model: MarianMTModel, beams: int, length: int, **settings: object)
     return [tuple(token for token in row[1:] if token not in (0, 1)) for row in ids.tolist()]
 
 
-def biased(model: MarianMTModel) -> Translator:
+def biased(model: Twin) -> Translator:
     """Ours with the same bias on the logits, which Marian keeps apart from its projection."""
     ours = with_weights_of(model)
     bias = model.final_logits_bias
@@ -146,7 +134,7 @@ def biased(model: MarianMTModel) -> Translator:
 
 @pytest.mark.parametrize("length", [3, 12])
 def test_greedy_decoding_equals_generate(length: int) -> None:
-    theirs = ended_often(marian())
+    theirs = ended_often(twin())
     found = decode(biased(theirs), SOURCES, SOURCES != 0, Bounds(2, 1, length))
     assert [hypothesis.tokens for hypothesis in found] == theirs_of(theirs, 1, length)
     assert len({len(hypothesis.tokens) for hypothesis in found}) > 1, "they end at different lengths"
@@ -155,7 +143,7 @@ def test_greedy_decoding_equals_generate(length: int) -> None:
 @pytest.mark.parametrize("penalty", [0.0, 1.0, 2.0, -0.5])
 @pytest.mark.parametrize(("beams", "length"), [(2, 12), (4, 12), (4, 3), (9, 6)])
 def test_beam_search_equals_generate(beams: int, length: int, penalty: float) -> None:
-    theirs = ended_often(marian())
+    theirs = ended_often(twin())
     found = beam_search(biased(theirs), SOURCES, SOURCES != 0, Bounds(2, 1, length), beams, penalty)
     flat = [hypothesis.tokens for of_source in found for hypothesis in of_source]
     assert flat == theirs_of(theirs, beams, length, length_penalty=penalty)

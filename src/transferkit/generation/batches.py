@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 from transferkit.data.batching import ListColumn
 from transferkit.generation.decoding import Bounds, Hypothesis, Pick, beam_search, decode, likeliest
@@ -46,25 +47,38 @@ def decode_all(
         decoding: how.
         advanced: hears how many more sources are done.
     """
-    column = ListColumn.from_lists(sources)
     found: list[list[Hypothesis]] = [[Hypothesis((), 0.0)] for _ in sources]
-    # The longest first: they take most memory.
+    for rows, ids, mask in in_length_order(sources, padding, decoding.max_tokens // decoding.beams):
+        most = bounded(bounds, ids.shape[1])
+        if decoding.beams > 1:
+            targets = beam_search(model, ids, mask, most, decoding.beams, decoding.length_penalty)
+        else:
+            targets = [[one] for one in decode(model, ids, mask, most, decoding.pick)]
+        for row, own in zip(rows, targets, strict=True):
+            found[row] = own
+        advanced(len(rows))
+    return found
+
+
+def in_length_order(
+    sources: Sequence[Sequence[int]], padding: int, max_tokens: int
+) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+    """(row numbers, ids int64 [B, S], mask bool [B, S]) in batches of at most `max_tokens`, and of one source.
+
+    The longest come first, since they take most memory; sources without a token are in none.
+    """
+    column = ListColumn.from_lists(sources)
     order = (-column.lengths).argsort(kind="stable")
     order = order[column.lengths[order] > 0]
     start = 0
     while start < len(order):
         width = int(column.lengths[order[start]])
-        rows = order[start : start + max(1, decoding.max_tokens // (width * decoding.beams))]
-        ids = column.padded(rows, width, padding)
-        lengths = torch.from_numpy(column.lengths[rows])
-        mask = torch.arange(width) < lengths.unsqueeze(1)
-        most = replace(bounds, max_length=min(bounds.max_length, LONGEST_RATIO * width + LONGEST_MORE))
-        if decoding.beams > 1:
-            targets = beam_search(model, ids, mask, most, decoding.beams, decoding.length_penalty)
-        else:
-            targets = [[one] for one in decode(model, ids, mask, most, decoding.pick)]
-        for row, own in zip(rows.tolist(), targets, strict=True):
-            found[row] = own
+        rows = order[start : start + max(1, max_tokens // width)]
+        mask = torch.arange(width) < torch.from_numpy(column.lengths[rows]).unsqueeze(1)
+        yield rows.tolist(), column.padded(rows, width, padding), mask
         start += len(rows)
-        advanced(len(rows))
-    return found
+
+
+def bounded(bounds: Bounds, source_length: int) -> Bounds:
+    """`bounds` for sources of at most so many tokens, which lets no target run away."""
+    return replace(bounds, max_length=min(bounds.max_length, LONGEST_RATIO * source_length + LONGEST_MORE))

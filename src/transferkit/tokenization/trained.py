@@ -90,6 +90,10 @@ class TrainedTokenizer:
         """SHA-256 of all that decides how text becomes ids."""
         return hashlib.sha256(self.backend.to_str().encode()).hexdigest()
 
+    def vocabulary(self) -> list[str]:
+        """All tokens in the order of their ids."""
+        return list(self.names(range(len(self))))
+
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, without start and end."""
         return [encoding.ids for encoding in self.backend.encode_batch(list(texts))]

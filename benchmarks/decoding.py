@@ -1,0 +1,257 @@
+"""Translating sentences: greedily beside the textbook's loop, by beam search beside transformers' generate.
+
+The weights are those of a run, which is trained here for a few epochs where none is given: a random model never stops,
+and lengths decide what decoding costs. The result says how long the translations are beside the true ones. All sides
+have the same weights. Outputs are compared token by token, and what bf16 and int8 change shows as BLEU too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import mean, median
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+import transferkit
+from benchmarks import harness, translation
+from benchmarks.harness import OURS, PEER, Answers, Attempt, Benchmark
+from benchmarks.translation import Pairs
+from benchmarks.twin import twin_of
+from transferkit.config import TranslationConfig
+from transferkit.environment import quiet_libraries
+from transferkit.evaluation.translation import corpus_metrics
+from transferkit.generation.batches import Decoding, bounded, decode_all, in_length_order
+from transferkit.generation.ctranslate2 import Quantization, ctranslate2, export_ctranslate2, translated
+from transferkit.generation.decoding import Bounds
+from transferkit.inference.translation import TranslationPredictor, load_translator
+from transferkit.models.translator import Translator
+from transferkit.tokenization.parallel import Tokenizers
+from transferkit.tokenization.trained import TrainedTokenizer
+
+TARGETS = {"greedy": 30.0, "beam": 2.0}
+OURS_BF16, CTRANSLATE2, CTRANSLATE2_INT8 = "transferkit_bf16", "ctranslate2", "ctranslate2_int8"
+BEAMS = {"greedy": 1, "beam": 4}
+# Tokens of the sources of a batch, beams counted, of which each side takes what is fastest on the first sentences.
+BUDGETS = (1024, 4096, 16384)
+TRIAL_SENTENCES = 100
+
+Ids = list[list[int]]
+Outputs = list[tuple[int, ...]]
+# Sources and the budget to outputs.
+Search = Callable[[Ids, int], Outputs]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all sides share."""
+
+    model: Translator
+    tokenizers: Tokenizers
+    beams: int
+
+    @property
+    def bounds(self) -> Bounds:
+        """Of the targets."""
+        target = self.tokenizers.target
+        return Bounds(target.start_id, target.end_id, translation.MAX_TOKENS)
+
+    @property
+    def padding(self) -> int:
+        """The id that fills shorter sources."""
+        return self.tokenizers.source.padding_id
+
+
+@torch.no_grad()
+def textbook(setting: Setting, sources: Ids, _budget: int) -> Outputs:
+    """Greedy decoding as textbooks have it: sentence by sentence, the whole prefix decoded again for every token."""
+    model = setting.model.eval()
+    outputs = []
+    for ids in sources:
+        bounds = bounded(setting.bounds, len(ids))
+        encoded = model.encode(torch.tensor([ids]))
+        target = torch.tensor([[bounds.start]])
+        while target.shape[1] <= bounds.max_length:
+            states, _ = model.decode(target, model.decoder.begin(encoded))
+            token = model.project(states[:, -1]).argmax(-1)
+            target = torch.cat([target, token.unsqueeze(1)], 1)
+            if token.item() == bounds.end:
+                break
+        outputs.append(tuple(token for token in target[0, 1:].tolist() if token != bounds.end))
+    return outputs
+
+
+def ours(setting: Setting, bf16: bool, sources: Ids, budget: int) -> Outputs:
+    """TransferKit's search."""
+    decoding = Decoding(setting.beams, max_tokens=budget)
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        found = decode_all(setting.model, sources, setting.padding, setting.bounds, decoding)
+    return [best.tokens for best, *_ in found]
+
+
+def generated(setting: Setting, twin: Any, sources: Ids, budget: int) -> Outputs:
+    """transformers' search, in batches of like lengths too."""
+    outputs: Outputs = [()] * len(sources)
+    special = (setting.bounds.end, setting.padding)
+    for rows, ids, mask in in_length_order(sources, setting.padding, budget // setting.beams):
+        found = twin.generate(
+            input_ids=ids, attention_mask=mask.long(), num_beams=setting.beams, do_sample=False,
+            max_new_tokens=bounded(setting.bounds, ids.shape[1]).max_length,
+        )  # fmt: skip
+        for row, tokens in zip(rows, found.tolist(), strict=True):
+            outputs[row] = tuple(token for token in tokens[1:] if token not in special)
+    return outputs
+
+
+def by_ctranslate2(setting: Setting, library: Any, sources: Ids, budget: int) -> Outputs:
+    """CTranslate2's search, in batches of like lengths too."""
+    outputs: Outputs = [()] * len(sources)
+    source, target = setting.tokenizers.source, setting.tokenizers.target
+    for rows, ids, _ in in_length_order(sources, setting.padding, budget // setting.beams):
+        tokens = [source.names(sources[row][:-1]) for row in rows]
+        found = translated(library, tokens, bounded(setting.bounds, ids.shape[1]).max_length, setting.beams)
+        for row, written in zip(rows, found, strict=True):
+            outputs[row] = tuple(target.ids(written))
+    return outputs
+
+
+class Side:
+    """One search on all sources; keeps what it gave last, and the budget that it is fastest with."""
+
+    def __init__(self, search: Search, sources: Ids, has_budget: bool) -> None:
+        self._search, self._sources = search, sources
+        self.outputs: Outputs = []
+        # Once before: kernels are chosen.
+        search(sources[:8], BUDGETS[0])
+        self.trials = {budget: self._trial(budget) for budget in BUDGETS} if has_budget else {BUDGETS[0]: 0.0}
+        self.budget = min(self.trials, key=self.trials.__getitem__)
+
+    def __call__(self, _pair: int) -> Attempt:
+        def work() -> tuple[float | None, Answers | None]:
+            self.outputs = self._search(self._sources, self.budget)
+            return None, None
+
+        return harness.measured(work)
+
+    def _trial(self, budget: int) -> float:
+        begin = time.perf_counter()
+        self._search(self._sources[:TRIAL_SENTENCES], budget)
+        return time.perf_counter() - begin
+
+
+def quality(outputs: Outputs, reference: Outputs, tokenizer: TrainedTokenizer, truth: list[str]) -> dict[str, Any]:
+    """How many outputs equal those of the reference, how long they are, and their BLEU."""
+    return {
+        "equal_to_transferkit": mean(a == b for a, b in zip(outputs, reference, strict=True)),
+        "mean_tokens": mean(map(len, outputs)),
+        "bleu": corpus_metrics(tokenizer.decode(outputs), truth)["bleu"],
+    }
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure each way of decoding that is asked for."""
+    options = parse(arguments)
+    quiet_libraries()
+    splits = translation.pairs(options.sentences)
+    with TemporaryDirectory() as scratch:
+        predictor = load_translator(options.run or _trained(splits, options.epochs, Path(scratch)))
+        for search in options.search:
+            folder = Path(scratch) / search
+            harness.write(measure(search, predictor, splits["test"], options.pairs, folder), options.out)
+
+
+def measure(search: str, predictor: TranslationPredictor, test: Pairs, pairs: int, folder: Path) -> dict[str, Any]:
+    """The contents of the JSON file; exported models go to `folder`."""
+    setting = Setting(predictor.model, predictor.tokenizers, BEAMS[search])
+    source, target = setting.tokenizers.source, setting.tokenizers.target
+    sources = [[*ids[: translation.MAX_TOKENS - 1], source.end_id] for ids in source.encode(test.sources)]
+    sides = _sides(setting, predictor.record.config, sources, folder)
+    attempts = harness.alternate(pairs, sides)
+    work = {
+        "data": translation.DATA,
+        "rows": len(sources),
+        "parameters": sum(parameter.numel() for parameter in setting.model.parameters()),
+        "beams": setting.beams,
+        "true_mean_tokens": mean(map(len, target.encode(test.targets))),
+        "budgets": {name: side.budget for name, side in sides.items()},
+        "pairs": pairs,
+    }
+    benchmark = Benchmark("decoding", search, work, DIFFERENCES[search], len(sources), {PEER: TARGETS[search]})
+    result = harness.summarise(benchmark, attempts)
+    for name, side in sides.items():
+        result.setdefault(name, _times(attempts[name], attempts[PEER]))
+        result[name] |= quality(side.outputs, sides[OURS].outputs, target, test.targets)
+        result[name]["trial_seconds_by_budget"] = {str(budget): seconds for budget, seconds in side.trials.items()}
+    return result
+
+
+_COMMON = [
+    "Each side takes batches of like lengths, of the number of tokens that it is fastest with.",
+    "Both compute in fp32; transferkit_bf16 is TransferKit in bf16 autocast.",
+    "A target ends at twice its source and ten tokens more; of a batch, at those of its longest source.",
+]
+DIFFERENCES = {
+    "greedy": ["The peer is the textbook's loop: one sentence at a time, without a cache.", *_COMMON],
+    "beam": [
+        *_COMMON,
+        "TransferKit lets a sentence go from the batch when it is done; generate keeps it to the end of the batch.",
+    ],
+}
+
+
+def _trained(splits: dict[str, Pairs], epochs: int, folder: Path) -> Path:
+    """A run of the library."""
+    harness.say(f"no --run: training for {epochs} epochs")
+    transferkit.train(translation.configuration(splits, folder, epochs=epochs), folder / "run")
+    return folder / "run"
+
+
+def _sides(setting: Setting, config: TranslationConfig, sources: Ids, folder: Path) -> dict[str, Side]:
+    searches: dict[str, Search] = {
+        OURS: partial(ours, setting, False),
+        PEER: partial(textbook, setting),
+        OURS_BF16: partial(ours, setting, True),
+    }
+    if setting.beams > 1:
+        twin = twin_of(setting.model, setting.tokenizers.target, config.model, 2 * translation.MAX_TOKENS)
+        searches[PEER] = partial(generated, setting, twin)
+    kinds: dict[str, Quantization | None] = {CTRANSLATE2: None, CTRANSLATE2_INT8: "int8"}
+    for name, quantization in kinds.items():
+        vocabularies = setting.tokenizers.source.vocabulary(), setting.tokenizers.target.vocabulary()
+        export_ctranslate2(setting.model, *vocabularies, folder / name, quantization)
+        library = ctranslate2().Translator(str(folder / name), intra_threads=torch.get_num_threads())
+        searches[name] = partial(by_ctranslate2, setting, library)
+    alone = {PEER} if setting.beams == 1 else set()
+    return {name: Side(search, sources, name not in alone) for name, search in searches.items()}
+
+
+def _times(attempts: list[Attempt], peers: list[Attempt]) -> dict[str, Any]:
+    """Of a side that stands beside the two that are compared; ratios are the peer's seconds over its own."""
+    ratios = [peer.seconds / own.seconds for own, peer in zip(attempts, peers, strict=True)]
+    return {
+        "seconds": [attempt.seconds for attempt in attempts],
+        "median": median(attempt.seconds for attempt in attempts),
+        "ratio_median": median(ratios),
+        "ratio_min": min(ratios),
+        "ratio_max": max(ratios),
+    }
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The options of the script."""
+    parser = harness.arguments(__doc__)
+    parser.add_argument("--search", nargs="+", choices=list(BEAMS), default=list(BEAMS), help="a beam search has 4")
+    parser.add_argument("--sentences", type=int, default=500, help="to translate")
+    parser.add_argument("--run", type=Path, help="of a translation")
+    parser.add_argument("--epochs", type=int, default=5, help="of the training where no run is given")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    main()

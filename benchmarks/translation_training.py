@@ -1,0 +1,189 @@
+"""Training a translator: target tokens a second of TransferKit beside Seq2SeqTrainer on a Marian of the same sizes."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from statistics import mean, median
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+import transferkit
+from benchmarks import harness, translation
+from benchmarks.harness import OURS, PEER, PEER_BF16, Answers, Attempt, Benchmark
+from benchmarks.translation import Pairs
+from benchmarks.twin import untrained_twin
+from transferkit.config import TranslatorConfig
+from transferkit.environment import quiet_libraries
+from transferkit.tokenization.parallel import Tokenizers
+from transferkit.tokenization.trained import TrainedTokenizer
+from transferkit.translation_pipeline import ADAM
+
+VARIANT = "help-en-it"
+TARGET = 2.5
+# Marian has its norms after each sublayer, so ours has them there too, and smaller steps, which these bear.
+MODEL = TranslatorConfig(pre_norm=False)
+LEARNING_RATE = 8e-4
+# Both validate on nothing that takes time: TransferKit has to have some rows, the peer has none.
+VALIDATION_ROWS, TEST_ROWS = 8, 8
+DIFFERENCES = [
+    "The peer takes batches of a fixed number of rows of like lengths, which have as many tokens on average as "
+    "TransferKit's batches of a fixed number of tokens.",
+    "The peer trains in fp32 (peer_bf16: bf16=True); TransferKit chooses its precision by measuring the machine, which "
+    "is part of total_seconds.",
+    f"TransferKit validates on {VALIDATION_ROWS} rows after each epoch and saves its weights; the peer does neither.",
+    "Both have the same tokenizer, made beforehand.",
+]
+
+
+def ours(splits: dict[str, Pairs], tokenizers: Path, epochs: int, seed: int) -> Attempt:
+    """Seconds of training with its validation, as the run itself reports them."""
+    quiet_libraries()
+
+    def work() -> tuple[float | None, Answers | None]:
+        with TemporaryDirectory() as scratch:
+            folder = Path(scratch)
+            config = translation.configuration(
+                splits, folder, tokenizers, MODEL, learning_rate=LEARNING_RATE, epochs=epochs
+            )
+            result = transferkit.train(config.model_copy(update={"seed": seed}), folder / "run")
+        return result.train_seconds, None
+
+    return harness.measured(work)
+
+
+def peer(splits: dict[str, Pairs], tokenizers: Path, epochs: int, bf16: bool, seed: int) -> Attempt:
+    """Seconds of `trainer.train()`."""
+    quiet_libraries()
+
+    def work() -> tuple[float | None, Answers | None]:
+        torch.manual_seed(seed)
+        with TemporaryDirectory() as scratch:
+            trainer = _trainer(splits["train"], Tokenizers.load(tokenizers).source, epochs, bf16, seed, scratch)
+            begin = time.perf_counter()
+            trainer.train()
+            return time.perf_counter() - begin, None
+
+    return harness.measured(work)
+
+
+def _trainer(train: Pairs, tokenizer: TrainedTokenizer, epochs: int, bf16: bool, seed: int, folder: str) -> Any:
+    from datasets import Dataset
+    from transformers import (
+        DataCollatorForSeq2Seq,
+        PreTrainedTokenizerFast,
+        PrinterCallback,
+        Seq2SeqTrainer,
+        Seq2SeqTrainingArguments,
+    )
+
+    sources, labels = ended(tokenizer, train.sources), ended(tokenizer, train.targets)
+    rows = rows_of_a_batch(sources, labels)
+    model = untrained_twin(tokenizer, MODEL, 2 * translation.MAX_TOKENS)
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer.backend, unk_token="[UNK]", pad_token="[PAD]", bos_token="[SOS]", eos_token="[EOS]"
+    )
+    settings = Seq2SeqTrainingArguments(
+        output_dir=folder,
+        num_train_epochs=epochs,
+        per_device_train_batch_size=rows,
+        train_sampling_strategy="group_by_length",
+        learning_rate=LEARNING_RATE,
+        warmup_steps=round(translation.TRAINING.warmup_ratio * epochs * len(labels) / rows),
+        lr_scheduler_type="linear",
+        adam_beta1=ADAM.betas[0],
+        adam_beta2=ADAM.betas[1],
+        adam_epsilon=ADAM.eps,
+        label_smoothing_factor=translation.TRAINING.label_smoothing,
+        save_strategy="no",
+        bf16=bf16,
+        use_cpu=True,
+        dataloader_pin_memory=False,
+        disable_tqdm=True,
+        report_to="none",
+        seed=seed,
+    )
+    trainer = Seq2SeqTrainer(
+        model=model,
+        args=settings,
+        train_dataset=Dataset.from_dict({"input_ids": sources, "labels": labels}),
+        data_collator=DataCollatorForSeq2Seq(wrapped, model=model),
+    )
+    # It prints on standard output, where the JSON goes.
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def ended(tokenizer: TrainedTokenizer, texts: list[str]) -> list[list[int]]:
+    """Ids of each text and the end."""
+    return [[*ids, tokenizer.end_id] for ids in tokenizer.encode(texts)]
+
+
+def rows_of_a_batch(sources: list[list[int]], targets: list[list[int]]) -> int:
+    """So many that batches have on average the tokens that TransferKit's have, of whichever side is longer."""
+    longest = mean(max(len(source), len(target)) for source, target in zip(sources, targets, strict=True))
+    return max(1, round(translation.TRAINING.batch_tokens / longest))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure."""
+    options = parse(arguments)
+    quiet_libraries()
+    with TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        splits, tokenizer = _prepared(options.rows, folder)
+
+        def sides(splits: dict[str, Pairs], epochs: int) -> dict[str, Callable[[int], Attempt]]:
+            peers = {name: partial(peer, splits, folder, epochs, name == PEER_BF16) for name in options.peers}
+            return {OURS: partial(ours, splits, folder, epochs), **peers}
+
+        harness.say("once on a few rows, untimed: libraries load and kernels are chosen")
+        for side in sides(splits | {"train": splits["train"].take(range(64))}, 1).values():
+            side(0)
+        attempts = harness.alternate(options.pairs, sides(splits, options.epochs))
+    tokens = options.epochs * sum(map(len, ended(tokenizer, splits["train"].targets)))
+    work = {
+        "data": translation.DATA,
+        "rows": len(splits["train"]),
+        "target_tokens": tokens,
+        "epochs": options.epochs,
+        "batch_tokens": translation.TRAINING.batch_tokens,
+        "pairs": options.pairs,
+    }
+    rows = len(splits["train"]) * options.epochs
+    result = harness.summarise(
+        Benchmark("translation_training", VARIANT, work, DIFFERENCES, rows, {PEER: TARGET}, new_seeds=True),
+        attempts,
+    )
+    for name, done in attempts.items():
+        result[name]["target_tokens_per_second"] = tokens / median(attempt.seconds for attempt in done)
+    harness.write(result, options.out)
+
+
+def _prepared(rows: int, folder: Path) -> tuple[dict[str, Pairs], TrainedTokenizer]:
+    """The splits, of whose training rows none is too long, and the tokenizer of all of them, kept in `folder`."""
+    splits = translation.pairs(TEST_ROWS, VALIDATION_ROWS)
+    train = splits["train"]
+    tokenizer = TrainedTokenizer.train([*train.sources, *train.targets], "bpe")
+    Tokenizers(tokenizer, tokenizer).save(folder)
+    sides = zip(ended(tokenizer, train.sources), ended(tokenizer, train.targets), strict=True)
+    short = [row for row, (a, b) in enumerate(sides) if max(len(a), len(b)) < translation.MAX_TOKENS]
+    return splits | {"train": train.take(short[:rows])}, tokenizer
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The options of the script."""
+    parser = harness.arguments(__doc__)
+    parser.add_argument("--rows", type=int, default=1500, help="of training")
+    parser.add_argument("--epochs", type=int, default=1, help="that both train")
+    harness.peers_option(parser, default="fp32,bf16")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    main()

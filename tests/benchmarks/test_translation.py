@@ -1,0 +1,84 @@
+"""All sides of the benchmarks of translation do the same work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from benchmarks.twin import twin_of, untrained_twin
+from torch import nn
+
+from benchmarks import decoding, translation, translation_training
+from transferkit.config import TranslatorConfig
+from transferkit.generation.ctranslate2 import ctranslate2, export_ctranslate2
+from transferkit.models.translator import build_translator
+from transferkit.tokenization.parallel import Tokenizers
+from transferkit.tokenization.trained import TrainedTokenizer
+
+TEXTS = ["the red house", "a house by the sea", "the sea is red", "is the house red", "by the red sea a house is"] * 2
+SIZES = TranslatorConfig(
+    width=16, heads=2, encoder_layers=2, decoder_layers=2, feed_forward=24, dropout=0.0, pre_norm=False
+)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> TrainedTokenizer:
+    return TrainedTokenizer.train(TEXTS, "word")
+
+
+def setting(tokenizer: TrainedTokenizer, beams: int, sizes: TranslatorConfig = SIZES) -> decoding.Setting:
+    torch.manual_seed(3)
+    model = build_translator(len(tokenizer), len(tokenizer), **sizes.model_dump()).eval()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    return decoding.Setting(model, Tokenizers(tokenizer, tokenizer), beams)
+
+
+@pytest.mark.parametrize("pre_norm", [True, False])
+@pytest.mark.parametrize("beams", [1, 4])
+def test_all_sides_give_the_same_tokens(
+    tokenizer: TrainedTokenizer, tmp_path: Path, beams: int, pre_norm: bool
+) -> None:
+    sizes = SIZES.model_copy(update={"pre_norm": pre_norm})
+    given = setting(tokenizer, beams, sizes)
+    sources = translation_training.ended(tokenizer, TEXTS[:5])
+    outputs = decoding.ours(given, False, sources, budget=12 * beams)
+    twin = twin_of(given.model, tokenizer, sizes, 50)
+    assert decoding.generated(given, twin, sources, budget=12 * beams) == outputs
+    export_ctranslate2(given.model, tokenizer.vocabulary(), tokenizer.vocabulary(), tmp_path)
+    library = ctranslate2().Translator(str(tmp_path))
+    assert decoding.by_ctranslate2(given, library, sources, budget=12 * beams) == outputs
+    assert len({len(output) for output in outputs}) > 1, "they end at different lengths"
+
+
+def test_the_textbook_gives_what_greedy_decoding_gives(tokenizer: TrainedTokenizer) -> None:
+    given = setting(tokenizer, 1)
+    sources = translation_training.ended(tokenizer, TEXTS[:5])
+    # One source a batch, so that the bounds of both are the same.
+    assert decoding.textbook(given, sources, 0) == decoding.ours(given, False, sources, budget=1)
+
+
+def test_a_model_that_transformers_has_not_is_refused(tokenizer: TrainedTokenizer) -> None:
+    with pytest.raises(SystemExit, match=r"model\.tied=true"):
+        untrained_twin(tokenizer, SIZES.model_copy(update={"tied": False}), 50)
+
+
+def test_quality_counts_equal_outputs(tokenizer: TrainedTokenizer) -> None:
+    red, house = (tokenizer.encode([text])[0][0] for text in ("red", "house"))
+    found = decoding.quality([(red,), (house, red)], [(red,), (red, house)], tokenizer, ["red", "house red"])
+    assert (found["equal_to_transferkit"], found["mean_tokens"]) == (0.5, 1.5)
+
+
+def test_batches_of_the_peer_have_as_many_tokens_on_average() -> None:
+    budget = translation.TRAINING.batch_tokens
+    assert translation_training.rows_of_a_batch([[0] * 8, [0] * 2], [[0] * 4, [0] * 24]) == budget // 16
+
+
+def test_pairs_are_written_as_a_run_reads_them(tmp_path: Path) -> None:
+    some = translation.Pairs(["a", "b"], ["c", 'd "e"'])
+    config = translation.configuration({"train": some, "validation": some, "test": some}, tmp_path, epochs=2)
+    assert Path(config.data.source).read_text(encoding="utf-8") == 'en\tit\na\tc\nb\td "e"\n'
+    assert (config.training.epochs, config.model.pre_norm, config.tokenizer.folder) == (2, True, None)
+    kept = translation.configuration({"train": some, "validation": some, "test": some}, tmp_path, tmp_path)
+    assert kept.tokenizer.folder == str(tmp_path)
