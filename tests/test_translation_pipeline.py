@@ -21,6 +21,7 @@ import transferkit
 from tests import small_data
 from transferkit.config import TranslationConfig
 from transferkit.errors import DataError, RunError
+from transferkit.generation.retrace import read_retraced
 from transferkit.inference.translation import load_translator
 from transferkit.run_folder import read_result, read_translation
 from transferkit.training.tracking import Silent, read_epochs
@@ -100,8 +101,8 @@ def test_the_validation_loss_is_that_of_the_kept_weights(run: Path) -> None:
 def test_a_finished_run_keeps_no_checkpoint_and_is_safetensors_and_json(run: Path) -> None:
     files = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
     assert files == {
-        "metrics.jsonl", "model/translator.safetensors", "report.html", "results.json", "run.json",
-        "tokenizer/joint.json",
+        "attention.safetensors", "metrics.jsonl", "model/translator.safetensors", "report.html", "results.json",
+        "run.json", "tokenizer/joint.json",
     }  # fmt: skip
     # What is tied is kept once.
     names = load_file(run / "model" / "translator.safetensors").keys()
@@ -123,6 +124,22 @@ def test_other_tokenizers_than_those_of_the_run_are_refused(run: Path, tmp_path:
     shutil.copy(run / "tokenizer" / "joint.json", tokenizer)
     with pytest.raises(RunError, match="does not hold the weights of this run"):
         load_translator(copy)
+
+
+def test_the_attention_of_the_first_example_is_kept(run: Path, tmp_path: Path) -> None:
+    one = read_retraced(run / "attention.safetensors")
+    translation = read_result(run).translation
+    assert translation is not None
+    assert list(one.source) == [*translation.examples[0].source.split(), "[EOS]"]
+    assert list(one.written) == [*translation.examples[0].predicted.split(), "[EOS]"]
+    assert one.given == ("[SOS]", *one.written[:-1])
+    (cross,) = one.attentions.cross
+    assert cross.shape == (1, 2, len(one.given), len(one.source))
+    torch.testing.assert_close(cross.sum(-1), torch.ones(cross.shape[:-1]))
+    assert "Attention" in (run / "report.html").read_text(encoding="utf-8")
+    (tmp_path / "damaged").write_bytes(b"x")
+    with pytest.raises(RunError, match="is damaged"):
+        read_retraced(tmp_path / "damaged")
 
 
 def test_the_same_seed_gives_the_same_weights(pairs: Path, run: Path, tmp_path: Path) -> None:

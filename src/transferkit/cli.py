@@ -237,6 +237,13 @@ def evaluate(run: Path, as_json: bool, **options: Any) -> None:
     default="auto",
     help="auto: bf16 where the processor has it; fp32: the logits of the end of training.",
 )
+@click.option(
+    "--attention",
+    "pictures",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Translation, with --explain: draw where each layer and head looks.",
+)
 @click.option("--beam", "beams", type=click.IntRange(1), help="Translation: hypotheses of the search; 1 is greedy.")
 @click.option("--best", type=click.IntRange(1), help="Translation: so many translations of each text, with scores.")
 @click.option("--temperature", type=float, help="Translation: draw words; below 1 likely ones are likelier.")
@@ -247,7 +254,8 @@ def evaluate(run: Path, as_json: bool, **options: Any) -> None:
 def predict(
     run: Path, texts: tuple[str, ...], pair: tuple[str, str] | None, source: Path | None, columns: tuple[str, ...],
     encoding: str | None, quoting: Literal["auto", "csv", "none"], out: Path | None, overwrite: bool,
-    precision: Literal["auto", "fp32", "bf16"], as_json: bool, explain: bool, **decoding: Any,
+    precision: Literal["auto", "fp32", "bf16"], as_json: bool, explain: bool, pictures: Path | None,
+    **decoding: Any,
 ) -> None:  # fmt: skip
     """Label or translate texts; `-` reads them from standard input, one a line (a pair: two with a tab between)."""
     from transferkit import run_folder
@@ -270,6 +278,8 @@ def predict(
         "overwrite": overwrite, "as_json": as_json,
     }  # fmt: skip
     from_texts: dict[str, Any] = {"precision": precision, "as_json": as_json, "explained": explain}
+    if pictures is not None and not (explain and run_folder.is_translation(run)):
+        raise ConfigError("--attention has an effect with --explain and a translation run alone; leave it out.")
     if run_folder.is_translation(run):
         from transferkit.inference import translation_answers as translations
 
@@ -280,7 +290,7 @@ def predict(
             translations.translate_file(run, source, choice, **from_file)
         else:
             lines = [str(text) for text in answers.read_texts(texts, sys.stdin)]
-            translations.translate_texts(run, lines, choice, **from_texts)
+            translations.translate_texts(run, lines, choice, pictures=pictures, **from_texts)
         return
     if chosen:
         raise ConfigError(f"--{next(iter(chosen)).replace('_', '-')} has no effect on a run of classification.")
@@ -305,18 +315,19 @@ def report(folder: Path) -> None:
 @click.option(
     "--to",
     "form",
-    type=click.Choice(["transformers", "peft", "openvino-int8"]),
+    type=click.Choice(["transformers", "peft", "openvino-int8", "ctranslate2"]),
     required=True,
     help="transformers: merged, for AutoModelForSequenceClassification; peft: LoRA for PeftModel; "
-    "openvino-int8: a run folder that predicts in 8-bit integers, measured on the test rows.",
+    "openvino-int8: a run folder that predicts in 8-bit integers, measured on the test rows; "
+    "ctranslate2: a translator, compared on test rows.",
 )
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The folder to write.")
 def export(run: Path, form: str, out: Path) -> None:
     """Write a run in the format of another library."""
-    from transferkit.inference.export import FORMATS
+    from transferkit.inference.export import FORMATS, export_to_ctranslate2
     from transferkit.inference.predictor import load
 
-    said = FORMATS[form](load(run), out)
+    said = export_to_ctranslate2(run, out) if form == "ctranslate2" else FORMATS[form](load(run), out)
     if said:
         click.echo(said)
     click.echo(out)

@@ -25,6 +25,7 @@ PREDICTIONS_FILE = "predictions.safetensors"
 REPORT_FILE = "report.html"
 CAPSULE_FILE = "capsule.safetensors"
 TRANSLATOR_FILE = "translator.safetensors"
+ATTENTION_FILE = "attention.safetensors"
 STATE_FILE = "checkpoints/state.safetensors"
 
 

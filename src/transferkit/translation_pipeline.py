@@ -27,6 +27,7 @@ from transferkit.evaluation.translation import corpus_metrics, score, side_by_si
 from transferkit.formatting import percent
 from transferkit.generation.batches import Decoding, decode_all
 from transferkit.generation.decoding import Bounds
+from transferkit.generation.retrace import retrace, save_retraced
 from transferkit.models.translator import Translator, build_translator
 from transferkit.tasks.cross_entropy import cross_entropy
 from transferkit.tasks.translation import Translation
@@ -181,7 +182,7 @@ def run_translation(config: TranslationConfig, job: TranslationJob, folder: Path
         )
         if not outcome.interrupted:
             try:
-                result = _with_scores(result, model, config, job, listener)
+                result = _with_scores(result, model, config, job, folder, listener)
                 run_folder.remove_checkpoints(folder)
             except KeyboardInterrupt:
                 result = result.model_copy(update={"status": "interrupted"})
@@ -258,14 +259,21 @@ def _translate(model: Translator, job: TranslationJob, split: str, decoding: Dec
     return job.tokenizers.target.decode([best.tokens for best, *_ in found])
 
 
+def _keep_attention(folder: Path, model: Translator, job: TranslationJob, translation: str) -> None:
+    """Of the first example of the report."""
+    source, target = job.tables["test"].sources[0].tolist(), job.tokenizers.target.encode([translation])[0]
+    save_retraced(folder / run_folder.ATTENTION_FILE, retrace(model, job.tokenizers, source, target))
+
+
 def bounds(tokenizers: Tokenizers, max_length: int) -> Bounds:
     """Where a target begins and ends."""
     return Bounds(tokenizers.target.start_id, tokenizers.target.end_id, max_length)
 
 
 def _with_scores(
-    result: RunResult, model: Translator, config: TranslationConfig, job: TranslationJob, listener: Listener
-) -> RunResult:
+    result: RunResult, model: Translator, config: TranslationConfig, job: TranslationJob, folder: Path,
+    listener: Listener,
+) -> RunResult:  # fmt: skip
     """Translate the test rows in fp32, as `predict` does."""
     release_memory()
     start = time.perf_counter()
@@ -274,6 +282,8 @@ def _with_scores(
         translations = _translate(model, job, "test", decoding, listener)
     texts = job.texts["test"]
     scores = score(translations, texts["target"], texts["source"], config.examples)
+    if config.examples:
+        _keep_attention(folder, model, job, translations[0])
     return result.model_copy(
         update={
             "evaluate_seconds": time.perf_counter() - start,

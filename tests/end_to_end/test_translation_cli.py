@@ -79,6 +79,30 @@ def test_every_step_is_shown(run: Run, trained: Path) -> None:
     assert all(0 < share <= 1 for share in answer["probabilities"])
 
 
+def test_where_it_looks_is_drawn(run: Run, trained: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "maps"
+    assert run("predict", trained, "one red cat", "--explain", "--attention", folder).code == 0
+    kinds = [f"{kind}-layer1{head}" for kind in ("cross", "decoder", "encoder") for head in ("", "-head1", "-head2")]
+    assert sorted(path.stem for path in folder.iterdir()) == sorted(kinds)
+    assert "<svg" in (folder / "cross-layer1-head1.svg").read_text(encoding="utf-8")
+    again = run("predict", trained, "one red cat", "--explain", "--attention", folder)
+    assert (again.code, "exists and is not empty" in again.err) == (2, True)
+    alone = run("predict", trained, "one red cat", "--attention", tmp_path / "other")
+    assert (alone.code, "--attention has an effect with --explain" in alone.err) == (2, True)
+
+
+def test_it_is_exported_to_ctranslate2_and_compared(run: Run, trained: Path, tmp_path: Path) -> None:
+    answer = run("export", trained, "--to", "ctranslate2", "--out", tmp_path / "ct2")
+    assert answer.code == 0, answer.err
+    assert "CTranslate2 gives the same tokens for 100.0\u00a0% of 9 sentences by greedy decoding" in answer.out
+    import ctranslate2
+
+    library = ctranslate2.Translator(str(tmp_path / "ct2"))
+    assert library.translate_batch([["one", "red", "cat"]])[0].hypotheses[0] == ["uno", "gatto", "rosso"]
+    wrong = run("export", trained, "--to", "peft", "--out", tmp_path / "peft")
+    assert (wrong.code, "is a run of translation" in wrong.err) == (2, True)
+
+
 def test_a_file_is_translated_in_its_order(run: Run, trained: Path, tmp_path: Path) -> None:
     source, out = tmp_path / "in.csv", tmp_path / "out.csv"
     source.write_text("id,en\n1,one yellow train\n2,five white wine\n", encoding="utf-8")

@@ -8,9 +8,12 @@ from pathlib import Path
 from transferkit import run_folder
 from transferkit.adaptation.adapters import merge
 from transferkit.adaptation.peft_format import export_peft
-from transferkit.errors import AdaptationError
+from transferkit.errors import AdaptationError, DataError
 from transferkit.inference.predictor import Predictor
 from transferkit.models.backbones import HEAD_FILE
+
+# Test rows that an export is compared on.
+COMPARED = 200
 
 
 def export_transformers(predictor: Predictor, folder: Path) -> None:
@@ -54,6 +57,31 @@ def export_to_int8(predictor: Predictor, folder: Path) -> str:
     from transferkit.inference.quantization import export_quantized
 
     return str(export_quantized(predictor, folder))
+
+
+def export_to_ctranslate2(run: Path, folder: Path) -> str:
+    """Write a translation run as a folder that `ctranslate2.Translator` loads, and compare both on the test rows.
+
+    Raises:
+        RunError: CTranslate2 is not installed, or `folder` holds something else.
+        AdaptationError: it has no such model.
+    """
+    # What reads the rows takes seconds to import.
+    from transferkit.data.parallel import prepare_parallel
+    from transferkit.generation.ctranslate2 import compare_ctranslate2, export_ctranslate2
+    from transferkit.inference.translation import load_translator
+
+    predictor = load_translator(run, precision="fp32")
+    run_folder.check_free(folder, overwrite=False)
+    source, target = predictor.tokenizers.source, predictor.tokenizers.target
+    export_ctranslate2(predictor.model, source.vocabulary(), target.vocabulary(), folder)
+    predictor.tokenizers.save(folder / "tokenizer")
+    config = predictor.record.config
+    try:
+        texts = prepare_parallel(config.data).splits["test"][:COMPARED]["source"]
+    except DataError as error:
+        return f"It was not compared with the run, since the test rows cannot be read: {error}"
+    return str(compare_ctranslate2(predictor.model, source, target, texts, folder, config.tokenizer.max_length))
 
 
 # Each writes a folder, and may return a sentence about it.

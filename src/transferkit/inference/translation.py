@@ -11,9 +11,10 @@ import torch
 
 from transferkit import run_folder
 from transferkit.config import Precision
-from transferkit.errors import RunError
+from transferkit.errors import DataError, RunError
 from transferkit.generation.batches import Decoding, decode_all
-from transferkit.models.translator import Attentions, Translator
+from transferkit.generation.retrace import Retraced, retrace
+from transferkit.models.translator import Translator
 from transferkit.tokenization.parallel import Tokenizers
 from transferkit.training.precision import Compute, autocast, has_native_bf16
 from transferkit.translation_pipeline import bounds, build
@@ -36,13 +37,8 @@ class TranslationStages:
     """One translation by hand: what the model read, what it wrote with which probability, and where it looked."""
 
     source: str
-    source_tokens: tuple[str, ...]
     source_ids: tuple[int, ...]
-    # With the end token last.
-    target_tokens: tuple[str, ...]
-    # Of each target token, the ones before it given.
-    probabilities: tuple[float, ...]
-    attentions: Attentions
+    retraced: Retraced
     translated: Translated
 
 
@@ -90,33 +86,21 @@ class TranslationPredictor:
         """As the run's settings say."""
         return Decoding(self.record.config.decoding.beams, self.record.config.decoding.length_penalty)
 
-    @torch.no_grad()
     def explain(self, text: str, decoding: Decoding | None = None) -> TranslationStages:
         """Translate one text and look at every step of it.
 
         Raises:
-            RunError: the text is empty.
+            DataError: the text is empty.
         """
-        source, target = self.tokenizers.source, self.tokenizers.target
+        source = self.tokenizers.source
         ids = source.encode([text])[0]
         if not ids:
-            raise RunError("There is nothing to explain about an empty text; give one with words.")
+            raise DataError("There is nothing to explain about an empty text; give one with words.")
         best = self([text], decoding)[0][0]
+        ids = [*ids, source.end_id]
         # What was written, as ids again: the vocabulary has a name for each.
-        written = [*target.ids(best.tokens), target.end_id]
-        encoded = torch.tensor([[*ids, source.end_id]])
-        given = torch.tensor([[target.start_id, *written[:-1]]])
-        log_probabilities = torch.log_softmax(self.model(encoded, None, given).float(), -1)[0]
-        chosen = log_probabilities.gather(1, torch.tensor(written).unsqueeze(1)).squeeze(1)
-        return TranslationStages(
-            source=text,
-            source_tokens=source.names([*ids, source.end_id]),
-            source_ids=(*ids, source.end_id),
-            target_tokens=target.names(written),
-            probabilities=tuple(chosen.exp().tolist()),
-            attentions=self.model.attentions(encoded, None, given),
-            translated=best,
-        )
+        retraced = retrace(self.model, self.tokenizers, ids, self.tokenizers.target.ids(best.tokens))
+        return TranslationStages(text, tuple(ids), retraced, best)
 
 
 def load_translator(run: str | Path, *, precision: Literal["auto", "fp32", "bf16"] = "auto") -> TranslationPredictor:

@@ -14,6 +14,7 @@ from transferkit.formatting import percent
 from transferkit.generation.batches import Decoding
 from transferkit.generation.decoding import Sampler
 from transferkit.inference.answers import Asked, Quoting, output
+from transferkit.inference.attention_files import draw_attention
 from transferkit.inference.translation import Translated, TranslationStages, load_translator
 
 COLUMN = "translation"
@@ -52,13 +53,16 @@ class Choice:
 
 
 def translate_texts(
-    run: Path, texts: Sequence[str], choice: Choice, *, precision: Asked, as_json: bool, explained: bool
-) -> None:
-    """Print the translations of each of `texts`."""
+    run: Path, texts: Sequence[str], choice: Choice, *, precision: Asked, as_json: bool, explained: bool,
+    pictures: Path | None = None,
+) -> None:  # fmt: skip
+    """Print the translations of each of `texts`; `pictures` is a folder for those of attention."""
     predictor = load_translator(run, precision="fp32" if explained else precision)
     decoding = choice.decoding(predictor.usual)
     if explained:
         stages = [predictor.explain(text, decoding) for text in texts]
+        if pictures is not None:
+            draw_attention([one.retraced for one in stages], pictures)
         answers = [_stages_as_json(one) for one in stages]
         shown = "\n\n".join(_stages_as_text(one) for one in stages)
     else:
@@ -125,10 +129,10 @@ def _as_json(text: str, own: Sequence[Translated]) -> dict[str, Any]:
 def _stages_as_json(stages: TranslationStages) -> dict[str, Any]:
     return {
         "source": stages.source,
-        "tokens": stages.source_tokens,
+        "tokens": stages.retraced.source,
         "input_ids": stages.source_ids,
-        "target_tokens": stages.target_tokens,
-        "probabilities": stages.probabilities,
+        "target_tokens": stages.retraced.written,
+        "probabilities": stages.retraced.probabilities,
         "score": stages.translated.score,
         "translation": stages.translated.text,
     }
@@ -136,14 +140,15 @@ def _stages_as_json(stages: TranslationStages) -> dict[str, Any]:
 
 def _stages_as_text(stages: TranslationStages) -> str:
     """The stages one below the other, numbered as data passes through them."""
+    one = stages.retraced
     # The mean over the heads of the last layer: [target, source].
-    looked = stages.attentions.cross[-1][0].mean(0)
-    width = max(len(token) for token in (*stages.source_tokens, *stages.target_tokens))
+    looked = one.attentions.cross[-1][0].mean(0)
+    width = max(len(token) for token in (*one.source, *one.written))
     steps = []
-    for token, probability, weights in zip(stages.target_tokens, stages.probabilities, looked, strict=True):
+    for token, probability, weights in zip(one.written, one.probabilities, looked, strict=True):
         most = weights.topk(min(_LOOKED_AT, len(weights)))
         at = ", ".join(
-            f"{stages.source_tokens[place]} {percent(share, 0)}"
+            f"{one.source[place]} {percent(share, 0)}"
             for share, place in zip(most.values.tolist(), most.indices.tolist(), strict=True)
         )
         steps.append(f"   {token:<{width}}  {percent(probability):>8}  {at}")
@@ -151,10 +156,10 @@ def _stages_as_text(stages: TranslationStages) -> str:
         [
             "1. source",
             f"   {stages.source}",
-            f"2. tokens ({len(stages.source_tokens)})",
+            f"2. tokens ({len(one.source)})",
             *(
                 f"   {token:<{width}}  id {number:>6}"
-                for token, number in zip(stages.source_tokens, stages.source_ids, strict=True)
+                for token, number in zip(one.source, stages.source_ids, strict=True)
             ),
             "3. target, token by token: its probability, and where the last layer looks, mean over its heads",
             *steps,

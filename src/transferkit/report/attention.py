@@ -20,6 +20,7 @@ from transferkit.report.palette import HEAT, INK, MUTED, PANEL, PAPER, Colour
 from transferkit.report.svg import Picture
 
 Kind = Literal["encoder", "decoder", "cross"]
+KINDS: tuple[Kind, ...] = ("encoder", "decoder", "cross")
 _NAMES: dict[Kind, str] = {
     "encoder": "Source to source",
     "decoder": "Target to target",

@@ -10,6 +10,8 @@ from matplotlib.ticker import MaxNLocator
 from transferkit import formatting, run_folder
 from transferkit.environment import write_file
 from transferkit.evaluation.results import EpochRecord, RunResult
+from transferkit.generation.retrace import Retraced, read_retraced
+from transferkit.report.attention import KINDS, attention_map, layer_picture
 from transferkit.report.page import Section, draw, split_facts
 from transferkit.report.palette import MUTED, SERIES
 from transferkit.report.svg import Picture, picture, plot_style, sheet
@@ -23,19 +25,24 @@ def write(folder: Path) -> Path:
     """Draw `report.html` of a run from its files and return its path."""
     record, result = run_folder.read_translation(folder), run_folder.read_result(folder)
     epochs = read_epochs(folder / run_folder.METRICS_FILE)
+    kept = folder / run_folder.ATTENTION_FILE
     path = folder / run_folder.REPORT_FILE
-    write_file(path, render(record, result, epochs))
+    write_file(path, render(record, result, epochs, read_retraced(kept) if kept.is_file() else None))
     return path
 
 
-def render(record: run_folder.TranslationRecord, result: RunResult, epochs: Sequence[EpochRecord]) -> str:
-    """The report as one HTML document that loads nothing."""
+def render(
+    record: run_folder.TranslationRecord, result: RunResult, epochs: Sequence[EpochRecord],
+    retraced: Retraced | None = None,
+) -> str:  # fmt: skip
+    """The report as one HTML document that loads nothing; `retraced` is the example whose attention it shows."""
     scores = result.translation
     examples = scores.examples if scores else epochs[-1].examples if epochs else ()
     sections = (
         (True, Section("result", "Result", _FOLDER)),
         (bool(epochs), Section("learning", "Learning curves", _FOLDER)),
         (bool(examples), Section("examples", "Examples", _FOLDER)),
+        (retraced is not None, Section("attention", "Attention", _FOLDER)),
         (True, Section("data", "Data", _FOLDER)),
         (True, Section("setup", "Configuration and environment", _FOLDER)),
     )
@@ -55,9 +62,18 @@ def render(record: run_folder.TranslationRecord, result: RunResult, epochs: Sequ
             "data": record.data,
             "curves": [loss_curve(epochs), score_curve(epochs)] if epochs else [],
             "examples": examples,
+            "maps": attention_pictures(retraced) if retraced else [],
             "sections": [section for present, section in sections if present],
         }
     )
+
+
+def attention_pictures(one: Retraced) -> list[Picture]:
+    """All heads of the last layer of each kind of attention."""
+    layers = {kind: len(getattr(one.attentions, kind)) for kind in KINDS}
+    return [
+        layer_picture(attention_map(one.attentions, kind, layers[kind] - 1, one.source, one.given)) for kind in KINDS
+    ]
 
 
 @plot_style()
