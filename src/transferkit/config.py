@@ -22,6 +22,9 @@ DEMONSTRATION = {
     "test_size": 1500,
 }
 
+# What pre-training takes where nothing is said.
+PRETRAINING = {"learning_rate": 1e-3, "epochs": 5}
+
 
 class Section(BaseModel):
     """A frozen group of settings; an unknown key is an error."""
@@ -238,6 +241,13 @@ class PretrainConfig(RunConfig):
 
     encoder: EncoderConfig
     strategy: StrategySpec = StrategySpec(name="full")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_random_layers(cls, value: Any) -> Any:
+        """The rate of `full` is for weights that are to stay near where they are; these begin anywhere."""
+        training = value.get("training", {}) if isinstance(value, Mapping) else None
+        return {**value, "training": {**PRETRAINING, **training}} if isinstance(training, Mapping) else value
 
     @model_validator(mode="after")
     def _all_of_it(self) -> Self:

@@ -22,8 +22,6 @@ from transferkit.config import (
 )
 from transferkit.errors import ConfigError, did_you_mean
 
-# The layers are drawn at random: the rate of `full` is for weights that are to stay near where they are.
-PRETRAINING = {"learning_rate": 1e-3, "epochs": 5}
 TASKS = ("classification", "translation")
 # What the options of the command line set in a translation, where that is called otherwise.
 _IN_TRANSLATION = {"data.pair": "data.languages", "tokenization.max_length": "tokenizer.max_length"}
@@ -85,11 +83,9 @@ def pretrain_config(recipe: Path | None, options: Mapping[str, Any], assignments
             assign(settings, path.split("."), value)
     for text in assignments:
         assign(settings, *parse_assignment(text))
-    encoder, training = settings.get("encoder", {}), settings.get("training", {})
+    encoder = settings.get("encoder", {})
     if isinstance(encoder, dict) and "vectors" not in encoder:
         raise ConfigError("--vectors is missing: name a file of word vectors, or minilm for those of that backbone.")
-    if isinstance(training, dict):
-        settings["training"] = PRETRAINING | training
     return build(PretrainConfig, settings, str(recipe) if recipe is not None else "settings")
 
 

@@ -208,3 +208,10 @@ def test_a_wrong_setting_of_a_recipe_is_named(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text("encoder: [vectors]\ntraining: fast\n")
     with pytest.raises(ConfigError, match=r"recipe\.yaml: training is "):
         pretrain_config(tmp_path / "recipe.yaml", {}, [])
+
+
+def test_from_python_it_has_the_same_defaults() -> None:
+    settings = {"encoder": {"vectors": "glove.txt"}, "training": {"epochs": 2}}
+    config = PretrainConfig.model_validate(settings)
+    assert (config.training.learning_rate, config.training.epochs) == (1e-3, 2)
+    assert config == pretrain_config(None, {"encoder.vectors": "glove.txt", "training.epochs": 2}, [])
