@@ -202,7 +202,8 @@ def _fill_decoder(spec: Any, model: Translator) -> None:
 
 def _fill_inputs(spec: Any, embeddings: Any, embedding: nn.Embedding) -> None:
     """Embeddings, which both libraries multiply by sqrt(D), and positions."""
-    embeddings.weight = embedding.weight.detach()
+    # A copy, as the library quantizes in place.
+    embeddings.weight = embedding.weight.detach().clone()
     spec.scale_embeddings = True
     spec.position_encodings.encodings = sinusoids(POSITIONS, embedding.embedding_dim)
 
