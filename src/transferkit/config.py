@@ -33,8 +33,10 @@ class Section(BaseModel):
 
 
 class RowsConfig(Section):
-    """How rows are read from files, and how many are drawn; for every task."""
+    """Where rows are read, and how many are drawn; for every task."""
 
+    source: str
+    # Other sources of the same columns.
     validation: str | None = None
     test: str | None = None
     encoding: str | None = None
@@ -50,7 +52,6 @@ class RowsConfig(Section):
 class DataConfig(RowsConfig):
     """Where the rows come from, which columns count, and how they are split."""
 
-    source: str
     text: str | None = None
     pair: tuple[str, str] | None = None
     label: str | None = None
@@ -77,7 +78,7 @@ class ParallelDataConfig(RowsConfig):
     source: str = "chatterbot:english-italian"
     # The second of two files whose lines belong together; `source` is the first.
     target_file: str | None = None
-    # The columns, or the keys of a column `translation`: from which language into which.
+    # From which language into which: the columns, the keys of a column `translation`, or what two files are called.
     languages: tuple[str, str] | None = None
     # Together the textbook's tenth. Sizes, where they are given, take their place.
     validation_fraction: float = Field(default=0.05, gt=0, lt=0.5)

@@ -28,6 +28,14 @@ configs:
   data_files: [{split: train, path: mrpc/train.parquet}]
 ---
 """
+BOOKS_CARD = """---
+configs:
+- config_name: en-it
+  data_files: [{split: train, path: en-it/train.parquet}]
+- config_name: en-fr
+  data_files: [{split: train, path: en-it/train.parquet}]
+---
+"""
 PREPARE = """
 import json, sys
 from transferkit.config import DataConfig
@@ -40,6 +48,15 @@ for name in sys.argv[1:]:
         print(json.dumps([sizes, data.labels, data.notes]))
     except DataError as error:
         print(json.dumps(str(error)))
+"""
+PREPARE_PARALLEL = """
+import json, sys
+from transferkit.config import ParallelDataConfig
+from transferkit.data.parallel import prepare_parallel
+for name in sys.argv[1:]:
+    data = prepare_parallel(ParallelDataConfig(source=name))
+    sizes = {split: len(rows) for split, rows in data.splits.items()}
+    print(json.dumps([sizes, data.languages, data.splits["train"][0]]))
 """
 LOAD_MODEL = """
 from transformers import AutoModel
@@ -82,6 +99,15 @@ def repositories(tmp_path_factory: pytest.TempPathFactory) -> Path:
     reviews = root / "datasets" / "someone" / "reviews"
     reviews.mkdir(parents=True)
     (reviews / "train.csv").write_text("text,label\n" + "".join(f"row {i},{i % 2}\n" for i in range(30)))
+    books = root / "datasets" / "Helsinki-NLP" / "opus_books"
+    (books / "en-it").mkdir(parents=True)
+    (books / "README.md").write_text(BOOKS_CARD)
+    translations = datasets.Features(
+        {"id": datasets.Value("string"), "translation": datasets.Translation(["en", "it"])}
+    )
+    objects = {"id": map(str, range(40)), "translation": [{"en": f"book {i}", "it": f"libro {i}"} for i in range(40)]}
+    saved = datasets.Dataset.from_dict({name: list(column) for name, column in objects.items()}, features=translations)
+    saved.to_parquet(books / "en-it" / "train.parquet")
     config = BertConfig(vocab_size=8, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
     BertModel(config).save_pretrained(root / "models" / "someone" / "tiny")
     return root
@@ -89,7 +115,8 @@ def repositories(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def address(repositories: Path) -> Iterator[str]:
-    with serve(repositories, aliases={"glue": "nyu-mll/glue"}) as address:
+    aliases = {"glue": "nyu-mll/glue", "opus_books": "Helsinki-NLP/opus_books"}
+    with serve(repositories, aliases=aliases) as address:
         yield address
 
 
@@ -103,6 +130,12 @@ def test_data_sets_are_loaded_by_short_and_full_names_and_then_from_the_cache(tm
     cached = python(PREPARE, "glue/mrpc", home=tmp_path, HF_HUB_OFFLINE="1")[0]
     assert cached[:2] == short[:2]
     assert "read from the local cache, config mrpc, since offline mode is on" in cached[2][0]
+
+
+def test_translations_are_loaded_and_then_read_from_the_cache(tmp_path: Path, address: str) -> None:
+    expected = [{"train": 36, "validation": 2, "test": 2}, ["en", "it"], {"source": "book 0", "target": "libro 0"}]
+    assert python(PREPARE_PARALLEL, "opus_books/en-it", home=tmp_path, HF_ENDPOINT=address) == [expected]
+    assert python(PREPARE_PARALLEL, "opus_books/en-it", home=tmp_path, HF_HUB_OFFLINE="1") == [expected]
 
 
 def test_what_the_hub_does_not_have_is_said(tmp_path: Path, address: str) -> None:

@@ -83,7 +83,11 @@ def test_two_files_whose_lines_belong_together(tmp_path: Path) -> None:
 def test_the_built_in_pairs() -> None:
     data = prepare_parallel(ParallelDataConfig())
     assert data.languages == ("english", "italian")
-    assert sum(len(part) for part in data.splits.values()) + data.leaked > 700
+    assert sum(len(part) for part in data.splits.values()) + data.leaked == 767
+    assert ("What is AI?", "Cos'è l'intelligenza artificiale?") in [row for part in rows(data).values() for row in part]
+    assert any("humor" in note and "do not match turn by turn" in note for note in data.notes)
+    turned = prepare_parallel(ParallelDataConfig(languages=("italian", "english")))
+    assert rows(turned)["test"] == [(target, source) for source, target in rows(data)["test"]]
 
 
 def test_rows_without_a_side_are_counted_and_left_out(tmp_path: Path) -> None:
@@ -91,6 +95,38 @@ def test_rows_without_a_side_are_counted_and_left_out(tmp_path: Path) -> None:
     assert data.empty == 2
     assert "2 rows without source or target left out." in data.notes
     assert not any(side.strip() == "" for part in rows(data).values() for row in part for side in row)
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_other_sources_are_read_in_the_languages_of_training(tmp_path: Path, split: str) -> None:
+    turned = tsv(tmp_path / "other.tsv", [(target, source) for source, target in pairs(60)[50:]], header="it\ten")
+    data = read(tsv(tmp_path / "a.tsv", pairs(50)), **{split: str(turned)})
+    assert rows(data)[split] == pairs(60)[50:]
+
+
+def test_another_source_of_several_splits_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name in ("train", "test"):
+        tsv(folder / f"{name}.tsv", pairs(10))
+    with pytest.raises(DataError, match="given as validation data, has the splits train, test; name a file"):
+        read(tsv(tmp_path / "a.tsv", pairs(50)), validation=str(folder))
+
+
+def test_sizes_are_kept_though_rows_are_taken_out(tmp_path: Path) -> None:
+    path = tsv(tmp_path / "a.tsv", [*pairs(50), *[pairs(60)[55]] * 40])
+    data = read(path, test=str(tsv(tmp_path / "test.tsv", pairs(60)[55:])), train_size=40, validation_size=5)
+    assert {split: len(part) for split, part in data.splits.items()} == {"train": 40, "validation": 5, "test": 5}
+    assert data.leaked == 40
+
+
+def test_a_row_drawn_for_test_is_taken_out_of_validation_and_train(tmp_path: Path) -> None:
+    data = read(tsv(tmp_path / "a.tsv", [(f"house {n % 30}", f"casa {n}") for n in range(120)]), test_fraction=0.2)
+    seen = {split: {source for source, _ in own} for split, own in rows(data).items()}
+    assert not seen["train"] & (seen["validation"] | seen["test"])
+    assert not seen["validation"] & seen["test"]
+    assert data.leaked == 120 - sum(len(part) for part in data.splits.values()) > 0
+    assert len(data.splits["test"]) == 24
 
 
 @pytest.mark.parametrize("side", [0, 1])
@@ -111,7 +147,8 @@ def test_a_row_with_a_side_in_a_later_split_is_taken_out(tmp_path: Path, side: i
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"languages": ("en", "fr")}, r"no text column 'fr', only en, it\."),
+        ({"languages": ("en", "fr")}, r"no column or language 'fr'\. There is: en, it\."),
+        ({"languages": ("en", "itt")}, r"no column or language 'itt'\. Did you mean it\?"),
         ({"languages": ("en", "en")}, "names 'en' twice"),
         ({"test_size": 30}, "too few to draw 30 for test"),
         ({"train_size": 30}, "--train-size is 30, and there are"),
@@ -123,16 +160,63 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, settings: dict[str, object
 
 
 def test_more_than_two_columns_want_a_choice(tmp_path: Path) -> None:
-    path = tsv(tmp_path / "a.tsv", [("a\tb", "c")], header="en\tit\tnote")
-    with pytest.raises(DataError, match="has the text columns en, it, note; say with --pair"):
+    path = tsv(tmp_path / "a.tsv", [("a\tb", "c")], header="one\ttwo\tnote")
+    with pytest.raises(DataError, match="has the text columns one, two, note; say with --pair"):
         read(path)
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "languages"),
+    [
+        ("id\ten\tit", "7\tone\tuno", ("en", "it")),
+        ("note\ttarget\tsource", "seen\tuno\tone", ("source", "target")),
+        ("note\ten-GB\tit", "seen\tone\tuno", ("en-GB", "it")),
+        ("sentence\ttranslation", "one\tuno", ("sentence", "translation")),
+    ],
+)
+def test_languages_are_found_by_their_usual_forms(
+    tmp_path: Path, header: str, row: str, languages: tuple[str, str]
+) -> None:
+    path = tmp_path / "a.tsv"
+    path.write_text(
+        "\n".join([header, *(row.replace("one", f"one {n}").replace("uno", f"uno {n}") for n in range(30))])
+    )
+    data = read(path)
+    assert data.languages == languages
+    assert {source.split()[0] for source in data.splits["train"]["source"]} == {"one"}
+    assert {target.split()[0] for target in data.splits["train"]["target"]} == {"uno"}
+    assert any("from" in note and "--pair says it otherwise" in note for note in data.notes)
+
+
+def test_a_column_translation_of_plain_text_can_be_named(tmp_path: Path) -> None:
+    path = tsv(tmp_path / "a.tsv", [(*row, "seen") for row in pairs(30)], header="sentence\ttranslation\tremark")  # type: ignore[list-item]
+    assert read(path, languages=("sentence", "translation")).languages == ("sentence", "translation")
+
+
+def test_two_files_can_be_turned_round_and_take_no_quoting(tmp_path: Path) -> None:
+    one, other = tmp_path / "x.en", tmp_path / "x.it"
+    for path, side in ((one, 0), (other, 1)):
+        path.write_text("".join(f"{row[side]}\n" for row in pairs(20)), encoding="utf-8")
+    assert rows(read(one, target_file=str(other), languages=("it", "en")))["test"][0][0].startswith("la casa")
+    with pytest.raises(ConfigError, match="--quoting has no effect on"):
+        read(one, target_file=str(other), quoting="csv")
+    with pytest.raises(DataError, match="given as source and as target"):
+        read(one, target_file=str(one))
+
+
+def test_nothing_left_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="holds no row with a source and a target"):
+        read(tsv(tmp_path / "a.tsv", [("one", " "), (" ", "due")]))
+    same = tsv(tmp_path / "b.tsv", [("the house", "la casa")] * 30)
+    with pytest.raises(DataError, match="Every validation row also stands in test"):
+        read(same)
 
 
 def test_files_of_unequal_length_are_refused(tmp_path: Path) -> None:
     one, other = tmp_path / "x.en", tmp_path / "x.it"
-    one.write_text("a\nb\nc\n", encoding="utf-8")
+    one.write_text("a\nb\nc\nd\n", encoding="utf-8")
     other.write_text("a\nb\n", encoding="utf-8")
-    with pytest.raises(DataError, match=r"x.it ends after 2 lines and .*x.en goes on"):
+    with pytest.raises(DataError, match=r"x\.en has 4 lines and .*x\.it has 2;"):
         read(one, target_file=str(other))
 
 
@@ -150,15 +234,27 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         read(tsv(tmp_path / "x.en", pairs(3)), target_file=str(tmp_path / "x.it"))
 
 
-def test_a_setting_without_effect_on_the_built_in_pairs_is_refused() -> None:
-    with pytest.raises(ConfigError, match="languages has no effect on the built-in"):
-        prepare_parallel(ParallelDataConfig(languages=("en", "it")))
+def test_what_does_not_fit_the_built_in_pairs_is_refused() -> None:
+    with pytest.raises(ConfigError, match="--encoding has no effect on chatterbot:english-italian"):
+        prepare_parallel(ParallelDataConfig(encoding="latin-1"))
+    with pytest.raises(DataError, match=r"There is: english, italian\."):
+        prepare_parallel(ParallelDataConfig(languages=("en", "xx")))
+    with pytest.raises(DataError, match="Did you mean chatterbot:english-italian"):
+        prepare_parallel(ParallelDataConfig(source="chatterbot:english-italain"))
 
 
-def test_a_column_translation_without_objects_is_refused(tmp_path: Path) -> None:
+def test_objects_that_are_not_there_count_as_empty(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
-    path.write_text('{"translation": "hello"}\n', encoding="utf-8")
-    with pytest.raises(DataError, match="does not hold an object of texts by language"):
+    objects = [None, {"en": "alone"}, *({"en": one, "it": other} for one, other in pairs(20))]
+    path.write_text("\n".join(json.dumps({"translation": row}) for row in objects), encoding="utf-8")
+    assert read(path, languages=("en", "it")).empty == 2
+
+
+@pytest.mark.parametrize("wrong", ['"hello"', '{"en": 1, "it": 2}', "[1]"])
+def test_a_column_translation_with_something_else_is_refused(tmp_path: Path, wrong: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(f'{{"translation": {{"en": "a", "it": "b"}}}}\n{{"translation": {wrong}}}\n', encoding="utf-8")
+    with pytest.raises(DataError, match="row 2: the column translation does not hold an object of texts by language"):
         read(path)
 
 

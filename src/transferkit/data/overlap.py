@@ -7,25 +7,18 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
-from transferkit.data.rows import Indices, Mask, Rows
+from transferkit.data.rows import Mask, TextRows
 
 
-def not_in(rows: Rows, others: Sequence[Rows]) -> Mask:
+def not_in(rows: TextRows, others: Sequence[TextRows]) -> Mask:
     """For each row in use, whether none of `others` has the same text (or pair), blanks at the ends aside."""
     known = np.concatenate([_fingerprints(other) for other in others])
     fresh: Mask = np.isin(_fingerprints(rows), known, invert=True)
     return fresh
 
 
-def fingerprints(texts: pa.ChunkedArray, rows: Indices) -> npt.NDArray[np.uint64]:
-    """The same of single texts: those of `rows`."""
-    digests = (_digest((text,)) for text in texts.take(pa.array(rows)).to_pylist())
-    return np.frombuffer(b"".join(digests), dtype=np.uint64)
-
-
-def _fingerprints(rows: Rows) -> npt.NDArray[np.uint64]:
+def _fingerprints(rows: TextRows) -> npt.NDArray[np.uint64]:
     """64 bits for each row in use; that any two of a million different rows share them has odds of 3e-8."""
     windows = (zip(*(column.to_pylist() for column in window.columns), strict=True) for window in rows.windows())
     digests = [b"".join(_digest(texts) for texts in window) for window in windows]

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import datasets
 import numpy as np
-import pyarrow as pa
 
 from transferkit.config import ParallelDataConfig
-from transferkit.data import overlap, parallel_sources, splits, workspace
+from transferkit.data import aligned, gathering, languages, overlap, sources, splits
 from transferkit.data.cleaning import readable
-from transferkit.data.parallel_sources import LANGUAGES, Pairs
-from transferkit.data.rows import Indices, counted
+from transferkit.data.gathering import Notes
+from transferkit.data.rows import TextRows, counted
+from transferkit.data.tables import Source, Table
+from transferkit.data.text_lines import FileOptions
 from transferkit.errors import ConfigError, DataError
 
 SPLITS = ("train", "validation", "test")
-Notes = list[str]
 
 
 @dataclass(frozen=True)
@@ -38,93 +40,112 @@ def prepare_parallel(config: ParallelDataConfig) -> ParallelData:
         DataError: the data cannot be read, or too little of it is left.
         ConfigError: a setting does not fit the data.
     """
-    rows, notes = parallel_sources.read(config)
-    kept, empty = _readable(rows)
-    kept, drawn = _draw(kept, config)
-    kept, leaked = _separate(kept)
+
+    def read_main(name: str, options: FileOptions) -> Source:
+        if config.target_file is not None:
+            return aligned.read(name, config.target_file, config.languages, options)
+        return sources.read(name, options)
+
+    tables, gathered = gathering.gather(config, read_main)
+    rows, pair, said = _select(tables, config)
+    rows, empty = _readable(rows)
+    # Before the draw too: what is drawn is then not taken out again for standing in a split that came along.
+    rows, leaked = _separate(rows)
+    rows, drawn = _draw_missing(rows, config)
+    rows, leaked_by_drawing = _separate(rows)
+    leaked += leaked_by_drawing
+    rows, sampled = _sample(rows, tables, config)
     return ParallelData(
-        splits={split: _dataset(kept[split]) for split in SPLITS},
-        languages=rows["train"].languages,
+        splits={split: rows[split].dataset() for split in SPLITS},
+        languages=pair,
         source=config.source,
         empty=empty,
-        leaked=sum(leaked.values()),
-        notes=(*notes, *_said_empty(empty), *drawn, *_said_leaked(leaked)),
+        leaked=leaked.total(),
+        notes=(*gathered, *said, *_said_empty(empty), *drawn, *_said_leaked(leaked), *sampled),
     )
 
 
-@dataclass(frozen=True)
-class _Part:
-    """Rows of a table, ascending."""
+def _select(
+    tables: Mapping[str, Table], config: ParallelDataConfig
+) -> tuple[dict[str, TextRows], languages.Languages, Notes]:
+    """The two texts of each split, in the same languages as those of training."""
+    rows, notes = {}, Notes()
+    known = None
+    for split in SPLITS:
+        if split not in tables:
+            continue
+        table = tables[split]
+        texts, found = languages.select(table, config.languages, known)
+        if config.languages is None and found != known:
+            notes.append(f"{table.where}: from {found[0]!r} into {found[1]!r}; --pair says it otherwise.")
+        known = known or found
+        rows[split] = TextRows(texts, np.arange(len(texts)), table.where)
+    assert known is not None, "every source has training rows"
+    return rows, known, notes
 
-    texts: pa.Table
-    rows: Indices
 
-    def __len__(self) -> int:
-        return len(self.rows)
-
-
-def _readable(pairs: dict[str, Pairs]) -> tuple[dict[str, _Part], int]:
+def _readable(rows: Mapping[str, TextRows]) -> tuple[dict[str, TextRows], int]:
     """The rows of each split with both texts, and how many rows lack one."""
     kept, empty = {}, 0
-    for split, own in pairs.items():
-        good = np.logical_and(*(readable(own.texts.column(side)) for side in LANGUAGES))
-        kept[split] = _Part(own.texts, np.flatnonzero(good))
-        empty += int(len(good) - good.sum())
+    for split, own in rows.items():
+        good = np.logical_and(*(readable(column) for column in own.texts.columns))
         if not good.any():
             raise DataError(f"{own.where} holds no row with a source and a target; there is nothing to learn from.")
+        kept[split] = own.keep(good)
+        empty += len(own) - len(kept[split])
     return kept, empty
 
 
-def _draw(kept: dict[str, _Part], config: ParallelDataConfig) -> tuple[dict[str, _Part], Notes]:
-    """Draw the splits that are missing from the training rows, then as many rows as are asked for."""
-    found, notes, total = dict(kept), Notes(), len(kept["train"])
-    sizes = {"test": config.test_size, "validation": config.validation_size, "train": config.train_size}
-    fractions = {"test": config.test_fraction, "validation": config.validation_fraction}
-    missing = {split: sizes[split] or max(1, round(f * total)) for split, f in fractions.items() if split not in found}
+def _draw_missing(rows: Mapping[str, TextRows], config: ParallelDataConfig) -> tuple[dict[str, TextRows], Notes]:
+    """Draw the splits that are missing from the training rows."""
+    found, total = dict(rows), len(rows["train"])
+    wanted = {
+        "test": config.test_size or max(1, round(config.test_fraction * total)),
+        "validation": config.validation_size or max(1, round(config.validation_fraction * total)),
+    }
+    missing = {split: size for split, size in wanted.items() if split not in rows}
     if sum(missing.values()) >= total:
         raise ConfigError(f"There are {counted(total)}, too few to draw {_parts(missing)}; give more.")
     for split, size in missing.items():
-        found[split], found["train"] = _drawn(found["train"], split, size, config.split_seed)
-    if missing:
-        notes.append(f"Of {total:,} rows, {_parts(missing)} were drawn with split seed {config.split_seed}.")
-    for split, wanted in sizes.items():
-        if wanted is None or split in missing:
-            continue
-        if wanted > len(found[split]):
-            raise ConfigError(f"--{split}-size is {wanted:,}, and there are {len(found[split]):,} rows for {split}.")
-        notes.append(f"{wanted:,} of {len(found[split]):,} {split} rows were drawn.")
-        found[split], _ = _drawn(found[split], f"{split}-size", wanted, config.split_seed)
-    return found, notes
+        found[split], found["train"] = splits.part(found["train"], split, size, config.split_seed)
+    if not missing:
+        return found, []
+    return found, [f"Of {total:,} rows, {_parts(missing)} were drawn with split seed {config.split_seed}."]
 
 
-def _drawn(part: _Part, stream: str, size: int, seed: int) -> tuple[_Part, _Part]:
-    drawn, left = splits.part(part.rows, stream, size, seed)
-    return _Part(part.texts, drawn), _Part(part.texts, left)
-
-
-def _separate(kept: dict[str, _Part]) -> tuple[dict[str, _Part], dict[str, int]]:
+def _separate(rows: Mapping[str, TextRows]) -> tuple[dict[str, TextRows], Counter[str]]:
     """Take rows whose source or target stands in a later split out of the earlier one."""
-    separate, leaked = dict(kept), {}
+    separate, leaked = dict(rows), Counter[str]()
     for split, later in (("validation", ("test",)), ("train", ("validation", "test"))):
-        own = kept[split]
-        fresh = np.ones(len(own), dtype=bool)
-        for side in LANGUAGES:
-            known = np.concatenate([_fingerprints(separate[other], side) for other in later])
-            fresh &= np.isin(_fingerprints(own, side), known, invert=True)
-        separate[split] = _Part(own.texts, own.rows[fresh])
-        leaked[split] = int(len(fresh) - fresh.sum())
+        others = [separate[other] for other in later if other in rows]
+        if split not in rows or not others:
+            continue
+        own = rows[split]
+        fresh = np.logical_and(
+            *(overlap.not_in(own.only(side), [other.only(side) for other in others]) for side in own.texts.column_names)
+        )
         if not fresh.any():
             raise DataError(f"Every {split} row also stands in {' or '.join(later)}; give other rows for {split}.")
+        separate[split] = own.keep(fresh)
+        leaked[split] = len(own) - len(separate[split])
     return separate, leaked
 
 
-def _fingerprints(part: _Part, side: str) -> np.typing.NDArray[np.uint64]:
-    return overlap.fingerprints(part.texts.column(side), part.rows)
-
-
-def _dataset(part: _Part) -> datasets.Dataset:
-    texts = part.texts.take(pa.array(part.rows))
-    return datasets.Dataset.from_file(str(workspace.write(texts.to_batches(), texts.schema)))
+def _sample(
+    rows: Mapping[str, TextRows], tables: Mapping[str, Table], config: ParallelDataConfig
+) -> tuple[dict[str, TextRows], Notes]:
+    """As many rows as are asked for, of the splits that the sources brought along."""
+    sampled, notes = dict(rows), Notes()
+    sizes = {"train": config.train_size, "validation": config.validation_size, "test": config.test_size}
+    for split, size in sizes.items():
+        own = rows[split]
+        if size is None or split not in tables:
+            continue
+        if size > len(own):
+            raise ConfigError(f"--{split}-size is {size:,}, and there are {len(own):,} rows for {split}.")
+        sampled[split], _ = splits.part(own, f"{split}-size", size, config.split_seed)
+        notes.append(f"{size:,} of {len(own):,} {split} rows were drawn.")
+    return sampled, notes
 
 
 def _parts(sizes: dict[str, int]) -> str:

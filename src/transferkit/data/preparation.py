@@ -10,16 +10,13 @@ import datasets
 import numpy as np
 
 from transferkit.config import DataConfig
-from transferkit.data import cleaning, columns, labels, overlap, sources, splits, tabular
+from transferkit.data import cleaning, columns, gathering, labels, overlap, sources, splits, tabular
 from transferkit.data.columns import Selection
+from transferkit.data.gathering import Notes, file_options
 from transferkit.data.labels import LabelMap
 from transferkit.data.rows import Rows, counted
 from transferkit.data.tables import Table
-from transferkit.data.text_lines import FileOptions
 from transferkit.errors import DataError
-
-# What a stage has to say of the choices that it made.
-Notes = list[str]
 
 
 @dataclass(frozen=True)
@@ -42,7 +39,7 @@ def prepare(config: DataConfig) -> TextData:
         DataError: the data cannot be read or cannot be learnt from.
         ConfigError: a setting does not fit the data.
     """
-    tables, gathered = _gather(config)
+    tables, gathered = gathering.gather(config, sources.read)
     selections, selected = _select_all(tables, config)
     train = selections["train"]
     classes, rows, dropped, cleaned = _number(selections, config)
@@ -82,8 +79,8 @@ def read_labelled(
     Raises:
         DataError: the rows cannot be read, or have labels that the model does not know.
     """
-    source = sources.read(config.source, _file_options(config))
-    tabular.refuse_idle(_file_options(config), source.options_used, config.source)
+    source = sources.read(config.source, file_options(config))
+    tabular.refuse_idle(file_options(config), source.options_used, config.source)
     tables = [source.splits["test"]] if "test" in source.splits else list(source.splits.values())
     parts, notes = [], list(source.notes)
     for table in tables:
@@ -105,33 +102,8 @@ def _select_known(table: Table, config: DataConfig, texts: tuple[str, ...], labe
     return columns.select(table, named_texts, named_label, is_pair=len(texts) == 2, named=True)
 
 
-def _file_options(config: DataConfig) -> FileOptions:
-    return FileOptions(config.encoding, config.quoting)
-
-
 def _texts(config: DataConfig) -> tuple[str, ...]:
     return (config.text,) if config.text is not None else config.pair or ()
-
-
-def _gather(config: DataConfig) -> tuple[dict[str, Table], Notes]:
-    """The tables of all sources by split; a source named for a split comes before the main source's own."""
-    options = _file_options(config)
-    main = sources.read(config.source, options)
-    tables, notes, used = dict(main.splits), list(main.notes), main.options_used
-    for split, name in (("validation", config.validation), ("test", config.test)):
-        if name is None:
-            continue
-        source = sources.read(name, options)
-        table = source.splits.get(split) or (source.splits["train"] if len(source.splits) == 1 else None)
-        if table is None:
-            raise DataError(f"{name}, given as {split} data, has the splits {', '.join(source.splits)}; name a file.")
-        if split in tables:
-            notes.append(f"The {split} split of {config.source} is left aside for {name}.")
-        tables[split] = table
-        notes += source.notes
-        used |= source.options_used
-    tabular.refuse_idle(options, used, config.source)
-    return tables, notes
 
 
 def _select_all(tables: Mapping[str, Table], config: DataConfig) -> tuple[dict[str, Selection], Notes]:

@@ -1,10 +1,10 @@
-"""Stratified, seeded draws: splits that a source lacks, and samples of a given size."""
+"""Seeded draws: splits that a source lacks, and samples of a given size; stratified where there are labels."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from transferkit.data.rows import Indices, Mask, Rows, counted
+from transferkit.data.rows import Indices, Mask, Rows, TextRows, counted
 from transferkit.errors import ConfigError, DataError
 
 # Each draw has a stream of its own, so that asking for one never changes the rows of another.
@@ -53,11 +53,11 @@ def sample(rows: Rows, split: str, size: int, seed: int) -> Rows:
     return rows.keep(_draw(rows.labels, size, 0, np.random.default_rng((seed, _STREAMS[f"{split}-size"]))))
 
 
-def part(rows: Indices, stream: str, size: int, seed: int) -> tuple[Indices, Indices]:
-    """A draw of `size` of `rows` that looks at no label, and the others; both keep the order of the source."""
+def part(rows: TextRows, stream: str, size: int, seed: int) -> tuple[TextRows, TextRows]:
+    """A draw of `size` rows that looks at no label, and the others; both keep the order of the source."""
     mask = np.zeros(len(rows), dtype=bool)
     mask[np.random.default_rng((seed, _STREAMS[stream])).permutation(len(rows))[:size]] = True
-    return rows[mask], rows[~mask]
+    return rows.keep(mask), rows.keep(~mask)
 
 
 def _draw(labels: Indices, size: int, reserve: int, random: np.random.Generator) -> Mask:
