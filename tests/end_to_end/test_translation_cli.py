@@ -129,7 +129,7 @@ def test_words_can_be_drawn(run: Run, trained: Path) -> None:
         (["--set", "model.tied=true", "--set", "tokenizer.joint=false"], "model.tied needs one vocabulary"),
         (["--set", "model.heads=3"], "cannot be divided among 3 heads"),
         (["--set", "training.class_weights=balanced"], "there is no setting 'training.class_weights'"),
-        (["--pair", "en", "fr"], "no text column 'fr'"),
+        (["--pair", "en", "fr"], "no column or language 'fr'"),
         (["--resume"], "has no effect with --resume"),
     ],
 )
