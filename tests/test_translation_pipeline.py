@@ -81,6 +81,17 @@ def test_it_learns_to_translate_sentences_it_has_not_seen(run: Path) -> None:
     assert len(epochs[0].examples) == 3
 
 
+def test_sentences_too_short_for_bleu_still_have_a_best_epoch(tmp_path: Path) -> None:
+    pairs = [(f"{a} {b}", f"{y} {x}") for a, x in COLOURS.items() for b, y in THINGS.items()]
+    table = tmp_path / "pairs.tsv"
+    table.write_text("en\tit\n" + "".join(f"{one}\t{other}\n" for one, other in pairs), encoding="utf-8")
+    transferkit.train(config(table, epochs=15), tmp_path / "run")
+    epochs = read_epochs(tmp_path / "run" / "metrics.jsonl")
+    best = epochs[read_result(tmp_path / "run").best_epoch - 1]  # type: ignore[operator]
+    assert best.metrics["chrf"] == max(epoch.metrics["chrf"] for epoch in epochs) > 0
+    assert best.metrics["bleu"] == 0
+
+
 def test_a_loaded_run_translates_as_it_was_scored(run: Path) -> None:
     predictor = load_translator(run, precision="fp32")
     translation = read_result(run).translation

@@ -325,7 +325,8 @@ class TranslationTraining(LoopConfig):
     label_smoothing: float = Field(default=0.1, ge=0, lt=1)
     # Of source or target with its padding, whichever is longer.
     batch_tokens: int = Field(default=2048, ge=1)
-    best_metric: Literal["bleu", "chrf", "loss"] = "bleu"
+    # Not BLEU, which is 0 where no sentence has four words, and rough where few rows are scored.
+    best_metric: Literal["bleu", "chrf", "loss"] = "chrf"
 
 
 class DecodingConfig(Section):
