@@ -25,12 +25,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 DATA_SETTINGS: list[tuple[str, str, str, dict[str, Any]]] = [
     ("--data", "data.source", "CSV, TSV, JSONL, Parquet, folder, hub id, or built-in name.", {}),
     ("--text", "data.text", "The text column.", {}),
-    (
-        "--pair",
-        "data.pair",
-        "The two text columns of a pair; of a translation: from which into which.",
-        {"nargs": 2, "metavar": "A B"},
-    ),
+    ("--pair", "data.pair", "The two text columns; of a translation: from, into.", {"nargs": 2, "metavar": "A B"}),
     ("--label", "data.label", "The label column.", {}),
     ("--label-names", "data.label_names", "Names for the sorted labels: World,Sports,...", {"metavar": "NAMES"}),
     ("--encoding", "data.encoding", "Of text files; UTF-8 unless said.", {}),

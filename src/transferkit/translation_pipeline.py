@@ -71,7 +71,7 @@ def prepare_translation(config: TranslationConfig, listener: Listener) -> Transl
     for note in job.facts.notes:
         listener.said(note)
     with torch.random.fork_rng(devices=[]):
-        compute, reason = _choose_compute(config, build(config, tokenizers), job.tables["train"])
+        compute, reason = _choose_compute(config, _build(config, tokenizers), job.tables["train"])
     listener.said(reason)
     release_memory()
     return replace(job, compute=compute)
@@ -93,7 +93,7 @@ def _tokenized(data: ParallelData, tokenizers: Tokenizers, config: TranslationCo
         leaked=data.leaked,
         too_long={split: one.too_long for split, one in found.items()},
         max_length=most,
-        vocabularies=(len(tokenizers.source), len(tokenizers.target)),
+        vocabularies=tokenizers.sizes,
         source_tokens=inspection.statistics(train.lengths[0]),
         target_tokens=inspection.statistics(train.lengths[1]),
         unknown=train.unknown / sum(int(side.sum()) for side in train.lengths),
@@ -132,9 +132,9 @@ def _choose_compute(config: TranslationConfig, model: Translator, train: Paralle
     return choose(config.training, batch, f"translator {config.model}", model)
 
 
-def build(config: TranslationConfig, tokenizers: Tokenizers) -> Translator:
+def _build(config: TranslationConfig, tokenizers: Tokenizers) -> Translator:
     """The translator that `config` describes, with random weights."""
-    return build_translator(len(tokenizers.source), len(tokenizers.target), **config.model.model_dump())
+    return build_translator(*tokenizers.sizes, **config.model.model_dump())
 
 
 def rows_to_translate(config: TranslationConfig, job: TranslationJob) -> int:
@@ -156,7 +156,7 @@ def run_translation(config: TranslationConfig, job: TranslationJob, folder: Path
         tracked(listener, folder, config.training.tensorboard) as tracker,
     ):
         torch.manual_seed(config.seed)
-        model = build(config, job.tokenizers)
+        model = _build(config, job.tokenizers)
         report = AdaptationReport.of(model, "scratch")
         listener.said(f"{report.total_parameters:,} parameters train from random weights.")
         _write_record(folder, config, job, report)
@@ -254,7 +254,7 @@ def _translate(model: Translator, job: TranslationJob, split: str, decoding: Dec
     sources = job.tables[split].sources
     found = decode_all(
         model, [sources[row].tolist() for row in range(len(sources.lengths))], job.tokenizers.source.padding_id,
-        bounds(job.tokenizers, job.facts.max_length), decoding, listener.advanced,
+        Bounds.of(job.tokenizers.target, job.facts.max_length), decoding, listener.advanced,
     )  # fmt: skip
     return job.tokenizers.target.decode([best.tokens for best, *_ in found])
 
@@ -263,11 +263,6 @@ def _keep_attention(folder: Path, model: Translator, job: TranslationJob, transl
     """Of the first example of the report."""
     source, target = job.tables["test"].sources[0].tolist(), job.tokenizers.target.encode([translation])[0]
     save_retraced(folder / run_folder.ATTENTION_FILE, retrace(model, job.tokenizers, source, target))
-
-
-def bounds(tokenizers: Tokenizers, max_length: int) -> Bounds:
-    """Where a target begins and ends."""
-    return Bounds(tokenizers.target.start_id, tokenizers.target.end_id, max_length)
 
 
 def _with_scores(

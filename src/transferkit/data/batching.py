@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, pairwise
@@ -166,11 +167,20 @@ class FeatureTable(torch.utils.data.Dataset[dict[str, Tensor]]):
         The longest come first, so that memory peaks at once and not at the end.
         """
         order = np.argsort(-self.lengths, kind="stable")
-        start = 0
-        while start < len(order):
-            rows = order[start : start + max(1, max_tokens // self._padded_length(order[start : start + 1]))]
+        for rows in runs(order, max_tokens, self._padded_length):
             yield rows, self.__getitems__(rows)
-            start += len(rows)
+
+
+def runs(order: np.ndarray, max_tokens: int, width: Callable[[np.ndarray], int]) -> Iterator[np.ndarray]:
+    """Row numbers in their `order`, which begins with the longest, by batches of at most `max_tokens` or of one row.
+
+    `width` says how long the rows are that it is given, with their padding.
+    """
+    start = 0
+    while start < len(order):
+        rows = order[start : start + max(1, max_tokens // width(order[start : start + 1]))]
+        yield rows
+        start += len(rows)
 
 
 def split(batch: dict[str, Tensor], max_tokens: int) -> list[dict[str, Tensor]]:
@@ -183,7 +193,7 @@ def split(batch: dict[str, Tensor], max_tokens: int) -> list[dict[str, Tensor]]:
     return [dict(zip(chunks, part, strict=True)) for part in zip(*chunks.values(), strict=True)]
 
 
-class _Sampler(torch.utils.data.Sampler[list[int]]):
+class _Sampler(torch.utils.data.Sampler[list[int]], ABC):
     """Batches in an order that depends on the seed and the epoch and on nothing else."""
 
     def __init__(self, lengths: np.ndarray, seed: int) -> None:
@@ -203,8 +213,9 @@ class _Sampler(torch.utils.data.Sampler[list[int]]):
         for position in random.permutation(len(batches))[self.skip :]:
             yield batches[position].tolist()
 
+    @abstractmethod
     def _batches(self, random: np.random.Generator) -> Iterator[np.ndarray]:
-        raise NotImplementedError
+        """All batches, in any order that draws from `random` alone."""
 
 
 class LengthGroupedSampler(_Sampler):

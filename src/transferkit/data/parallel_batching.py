@@ -11,7 +11,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from transferkit.data.batching import IGNORE_INDEX, ListColumn, length_order, padded_length
+from transferkit.data.batching import IGNORE_INDEX, ListColumn, length_order, padded_length, runs
 
 
 @dataclass(frozen=True)
@@ -68,11 +68,8 @@ class ParallelTable(torch.utils.data.Dataset[dict[str, Tensor]]):
         The longest come first, so that memory peaks at once and not at the end.
         """
         order = length_order(self.side_lengths)[::-1]
-        start = 0
-        while start < len(order):
-            rows = order[start : start + max(1, max_tokens // padded_length(self.lengths[order[start : start + 1]]))]
+        for rows in runs(order, max_tokens, lambda first: padded_length(self.lengths[first])):
             yield rows, self.__getitems__(rows)
-            start += len(rows)
 
     def padding_share(self, batches: Iterable[list[int]]) -> float:
         """The share of padding among the tokens of sources and targets of these batches."""

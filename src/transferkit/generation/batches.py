@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from transferkit.data.batching import ListColumn
+from transferkit.data.batching import ListColumn, runs
 from transferkit.generation.decoding import Bounds, Hypothesis, Pick, beam_search, decode, likeliest
 from transferkit.models.translator import Translator
 
@@ -70,13 +70,10 @@ def in_length_order(
     column = ListColumn.from_lists(sources)
     order = (-column.lengths).argsort(kind="stable")
     order = order[column.lengths[order] > 0]
-    start = 0
-    while start < len(order):
-        width = int(column.lengths[order[start]])
-        rows = order[start : start + max(1, max_tokens // width)]
-        mask = torch.arange(width) < torch.from_numpy(column.lengths[rows]).unsqueeze(1)
-        yield rows.tolist(), column.padded(rows, width, padding), mask
-        start += len(rows)
+    for rows in runs(order, max_tokens, lambda first: int(column.lengths[first[0]])):
+        lengths = torch.from_numpy(column.lengths[rows])
+        width = int(lengths[0])
+        yield rows.tolist(), column.padded(rows, width, padding), torch.arange(width) < lengths.unsqueeze(1)
 
 
 def bounded(bounds: Bounds, source_length: int) -> Bounds:

@@ -106,7 +106,7 @@ def compare_ctranslate2(
     """
     library: Any = ctranslate2().Translator(str(folder))
     ids = [[*row, source.end_id] for row in source.encode(texts) if row]
-    bounds = Bounds(target.start_id, target.end_id, max_length)
+    bounds = Bounds.of(target, max_length)
     equal = dict.fromkeys((1, beams), 0)
     for rows, batch, mask in in_length_order(ids, source.padding_id, _MAX_TOKENS // beams):
         most = bounded(bounds, batch.shape[1])

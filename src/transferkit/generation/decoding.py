@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from transferkit.generation.steps import begin
 from transferkit.models.translator import Translator
+from transferkit.tokenization.trained import TrainedTokenizer
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,11 @@ class Bounds:
     end: int
     # The most tokens of a target, its end among them.
     max_length: int
+
+    @classmethod
+    def of(cls, target: TrainedTokenizer, max_length: int) -> Bounds:
+        """Those of the targets that a tokenizer writes."""
+        return cls(target.start_id, target.end_id, max_length)
 
 
 @dataclass(frozen=True)

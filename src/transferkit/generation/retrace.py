@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import cast
 
 import torch
+from torch import Tensor
 
 from transferkit.errors import RunError
-from transferkit.models.translator import Attentions, Translator
+from transferkit.models.translator import KINDS, Attentions, Translator
 from transferkit.tokenization.parallel import Tokenizers
-
-_KINDS = ("encoder", "decoder", "cross")
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ def save_retraced(path: Path, one: Retraced) -> None:
     """Write it as safetensors: for each kind of attention [layers, heads, queries, keys], and tokens as metadata."""
     from safetensors.torch import save_file
 
-    tensors = {kind: torch.cat(getattr(one.attentions, kind)).contiguous() for kind in _KINDS}
+    tensors: dict[str, Tensor] = {kind: torch.cat(getattr(one.attentions, kind)).contiguous() for kind in KINDS}
     tensors["probabilities"] = torch.tensor(one.probabilities)
     save_file(tensors, path, {name: json.dumps(getattr(one, name)) for name in ("source", "given", "written")})
 
@@ -79,7 +78,7 @@ def read_retraced(path: Path) -> Retraced:
         with safe_open(path, framework="pt") as file:
             metadata = cast(Mapping[str, str], file.metadata() or {})
             tokens = {name: tuple(json.loads(metadata[name])) for name in ("source", "given", "written")}
-            layers = {kind: tuple(layer.unsqueeze(0) for layer in file.get_tensor(kind)) for kind in _KINDS}
+            layers = {kind: tuple(layer.unsqueeze(0) for layer in file.get_tensor(kind)) for kind in KINDS}
             probabilities = tuple(file.get_tensor("probabilities").tolist())
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise RunError(f"{path} is damaged ({' '.join(str(error).split())}); train the run again.") from None

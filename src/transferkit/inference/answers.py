@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
@@ -65,8 +65,7 @@ def predict_file(
     from transferkit.data.prediction_input import iter_texts
     from transferkit.data.text_lines import FileOptions
 
-    if out is not None and out.exists() and not overwrite:
-        raise RunError(f"{out} exists; choose another --out, or replace it with --overwrite.")
+    check_out(out, overwrite)
     predictor = load(run, precision=precision)
     trained_on = predictor.record.data.columns
     batches = iter_texts(
@@ -76,9 +75,9 @@ def predict_file(
         usual=trained_on.get("pair") or [trained_on["text"]],
         options=FileOptions(encoding, quoting),
     )
-    write = _write_json_lines if as_json else _write_csv
-    with output(out) as file:
-        write(file, _answered(predictor, batches))
+    columns_of = _json_columns if as_json else _csv_columns
+    answered = _answered(predictor, batches)
+    write_rows(out, (row | columns_of(prediction) for row, prediction in answered), as_json)
 
 
 def _answered(predictor: Predictor, batches: Iterator[list[InputRow]]) -> Iterator[tuple[dict[str, str], Prediction]]:
@@ -89,27 +88,43 @@ def _answered(predictor: Predictor, batches: Iterator[list[InputRow]]) -> Iterat
             yield row, prediction
 
 
-def _write_csv(file: TextIO, answered: Iterator[tuple[dict[str, str], Prediction]]) -> None:
-    """The columns of the file, then the label and the probability of every class."""
-    writer: csv.DictWriter[str] | None = None
-    for row, prediction in answered:
-        added = {LABEL_COLUMN: prediction.label}
-        added |= {f"probability_{label}": f"{p:.6f}" for label, p in prediction.probabilities.items()}
-        if writer is None:
-            writer = csv.DictWriter(file, [*row, *added])
-            writer.writeheader()
-        writer.writerow(row | added)
+def _csv_columns(prediction: Prediction) -> dict[str, Any]:
+    """The label, and a column for the probability of every class."""
+    probabilities = {f"probability_{label}": f"{p:.6f}" for label, p in prediction.probabilities.items()}
+    return {LABEL_COLUMN: prediction.label} | probabilities
 
 
-def _write_json_lines(file: TextIO, answered: Iterator[tuple[dict[str, str], Prediction]]) -> None:
-    """One object a row: the columns of the file, the label, the probabilities."""
-    for row, prediction in answered:
-        answer = {**row, LABEL_COLUMN: prediction.label, "probabilities": prediction.probabilities}
-        file.write(json.dumps(answer, ensure_ascii=False) + "\n")
+def _json_columns(prediction: Prediction) -> dict[str, Any]:
+    """The label, and the probabilities as one object."""
+    return {LABEL_COLUMN: prediction.label, "probabilities": prediction.probabilities}
+
+
+def check_out(out: Path | None, overwrite: bool) -> None:
+    """Whether rows may be written to `out`.
+
+    Raises:
+        RunError: it is there already and is not to be overwritten.
+    """
+    if out is not None and out.exists() and not overwrite:
+        raise RunError(f"{out} exists; choose another --out, or replace it with --overwrite.")
+
+
+def write_rows(out: Path | None, rows: Iterable[Mapping[str, Any]], as_json: bool) -> None:
+    """Write rows as they come, all of the same columns: CSV with a heading, or an object a line."""
+    with _output(out) as file:
+        writer: csv.DictWriter[str] | None = None
+        for row in rows:
+            if as_json:
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                continue
+            if writer is None:
+                writer = csv.DictWriter(file, list(row))
+                writer.writeheader()
+            writer.writerow(row)
 
 
 @contextmanager
-def output(out: Path | None) -> Iterator[TextIO]:
+def _output(out: Path | None) -> Iterator[TextIO]:
     """Standard output, or a file that is whole or not there."""
     if out is None:
         yield sys.stdout

@@ -8,7 +8,8 @@ from pathlib import Path
 from transferkit.environment import write_file
 from transferkit.errors import RunError
 from transferkit.generation.retrace import Retraced
-from transferkit.report.attention import KINDS, attention_map, head_picture, layer_picture
+from transferkit.models.translator import KINDS
+from transferkit.report.attention import attention_map, head_picture, layer_picture
 
 
 def draw_attention(sentences: Sequence[Retraced], folder: Path) -> None:

@@ -13,11 +13,11 @@ from transferkit import run_folder
 from transferkit.config import Precision
 from transferkit.errors import DataError, RunError
 from transferkit.generation.batches import Decoding, decode_all
+from transferkit.generation.decoding import Bounds
 from transferkit.generation.retrace import Retraced, retrace
-from transferkit.models.translator import Translator
+from transferkit.models.translator import Translator, build_translator
 from transferkit.tokenization.parallel import Tokenizers
 from transferkit.training.precision import Compute, autocast, has_native_bf16
-from transferkit.translation_pipeline import bounds, build
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class TranslationPredictor:
         ids = [[*row, source.end_id] if row else [] for row in source.encode(texts)]
         with autocast(Compute(self.precision)):
             found = decode_all(
-                self.model, ids, source.padding_id, bounds(self.tokenizers, self.record.config.tokenizer.max_length),
+                self.model, ids, source.padding_id, Bounds.of(target, self.record.config.tokenizer.max_length),
                 decoding, advanced,
             )  # fmt: skip
         return [
@@ -126,7 +126,7 @@ def _load_model(folder: Path, record: run_folder.TranslationRecord, tokenizers: 
 
     path = folder / "model" / run_folder.TRANSLATOR_FILE
     with torch.random.fork_rng(devices=[]):
-        model = build(record.config, tokenizers)
+        model = build_translator(*tokenizers.sizes, **record.config.model.model_dump())
     try:
         tensors = load_file(path)
         own = dict(model.named_parameters())

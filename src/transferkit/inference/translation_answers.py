@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-from transferkit.errors import DataError, RunError
+from transferkit.errors import DataError
 from transferkit.formatting import percent
 from transferkit.generation.batches import Decoding
 from transferkit.generation.decoding import Sampler
-from transferkit.inference.answers import Asked, Quoting, output
-from transferkit.inference.attention_files import draw_attention
+from transferkit.inference.answers import Asked, Quoting, check_out, write_rows
 from transferkit.inference.translation import Translated, TranslationStages, load_translator
 
 COLUMN = "translation"
@@ -62,6 +60,9 @@ def translate_texts(
     if explained:
         stages = [predictor.explain(text, decoding) for text in texts]
         if pictures is not None:
+            # What draws takes longer to import than a translation.
+            from transferkit.inference.attention_files import draw_attention
+
             draw_attention([one.retraced for one in stages], pictures)
         answers = [_stages_as_json(one) for one in stages]
         shown = "\n\n".join(_stages_as_text(one) for one in stages)
@@ -85,8 +86,7 @@ def translate_file(
     from transferkit.data.prediction_input import iter_texts
     from transferkit.data.text_lines import FileOptions
 
-    if out is not None and out.exists() and not overwrite:
-        raise RunError(f"{out} exists; choose another --out, or replace it with --overwrite.")
+    check_out(out, overwrite)
     predictor = load_translator(run, precision=precision)
     decoding = choice.decoding(predictor.usual)
     batches = iter_texts(
@@ -100,22 +100,7 @@ def translate_file(
             for (row, _), (best, *_) in zip(batch, found, strict=True):
                 yield row | {COLUMN: best.text}
 
-    with output(out) as file:
-        (_write_json_lines if as_json else _write_csv)(file, rows())
-
-
-def _write_csv(file: TextIO, rows: Iterator[dict[str, str]]) -> None:
-    writer: csv.DictWriter[str] | None = None
-    for row in rows:
-        if writer is None:
-            writer = csv.DictWriter(file, list(row))
-            writer.writeheader()
-        writer.writerow(row)
-
-
-def _write_json_lines(file: TextIO, rows: Iterator[dict[str, str]]) -> None:
-    for row in rows:
-        file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    write_rows(out, rows(), as_json)
 
 
 def _line(one: Translated, best: int) -> str:

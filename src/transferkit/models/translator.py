@@ -7,13 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from transferkit.models.attention import causal_mask
 from transferkit.models.layers import Decoder, Encoder, LayerCache, Shape, SinusoidalPositions, TokenEmbedding, Weights
+
+Kind = Literal["encoder", "decoder", "cross"]
+# The fields of `Attentions`.
+KINDS: tuple[Kind, ...] = ("encoder", "decoder", "cross")
 
 
 @dataclass(frozen=True)

@@ -8,19 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 from markupsafe import Markup, escape
 
 from transferkit.formatting import clip, percent
-from transferkit.models.translator import Attentions
+from transferkit.models.translator import Attentions, Kind
 from transferkit.report.palette import HEAT, INK, MUTED, PANEL, PAPER, Colour
 from transferkit.report.svg import Picture
 
-Kind = Literal["encoder", "decoder", "cross"]
-KINDS: tuple[Kind, ...] = ("encoder", "decoder", "cross")
 _NAMES: dict[Kind, str] = {
     "encoder": "Source to source",
     "decoder": "Target to target",

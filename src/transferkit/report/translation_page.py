@@ -11,7 +11,8 @@ from transferkit import formatting, run_folder
 from transferkit.environment import write_file
 from transferkit.evaluation.results import EpochRecord, RunResult
 from transferkit.generation.retrace import Retraced, read_retraced
-from transferkit.report.attention import KINDS, attention_map, layer_picture
+from transferkit.models.translator import KINDS
+from transferkit.report.attention import attention_map, layer_picture
 from transferkit.report.page import Section, draw, split_facts
 from transferkit.report.palette import MUTED, SERIES
 from transferkit.report.svg import Picture, picture, plot_style, sheet

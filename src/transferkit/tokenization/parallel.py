@@ -7,18 +7,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
 from transferkit.config import TokenizerConfig
 from transferkit.data import workspace
-from transferkit.data.parallel import ParallelData
 from transferkit.data.parallel_batching import ParallelTable
-from transferkit.data.rows import Indices
 from transferkit.errors import DataError
 from transferkit.formatting import clip
 from transferkit.tokenization.trained import TrainedTokenizer
+
+if TYPE_CHECKING:
+    from transferkit.data.parallel import ParallelData
+    from transferkit.data.rows import Indices
 
 _JOINT, _SIDES = "joint.json", ("source.json", "target.json")
 _WINDOW = 1 << 12
@@ -36,6 +39,11 @@ class Tokenizers:
     def is_joint(self) -> bool:
         """Whether both languages share a vocabulary."""
         return self.source is self.target
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Entries of the source and of the target vocabulary."""
+        return len(self.source), len(self.target)
 
     @classmethod
     def build(cls, data: ParallelData, config: TokenizerConfig) -> Tokenizers:

@@ -29,10 +29,8 @@ from transferkit.training.averaging import FIRST_EPOCH
 from transferkit.training.checkpoint import TrainingState, restore_state, restore_weights, save_state, save_weights
 from transferkit.training.forward import Forward
 from transferkit.training.optimizer import Adam, learning_rate_factor, make_optimizer
-from transferkit.training.precision import Compute, autocast, threads, training_kernels
+from transferkit.training.precision import Batch, Compute, autocast, threads, training_kernels
 from transferkit.training.tracking import Listener, write_epochs
-
-Batch = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
