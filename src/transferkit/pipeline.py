@@ -32,7 +32,7 @@ from transferkit.tasks.classification import Classification
 from transferkit.tokenization.pretrained import TextTokenizer
 from transferkit.training.averaging import LEAST_EPOCHS
 from transferkit.training.forward import predict_logits
-from transferkit.training.loop import Plan, Validate, Validation, fit
+from transferkit.training.loop import Outcome, Plan, Validate, Validation, fit
 from transferkit.training.precision import Compute, choose, probe_rows, threads
 from transferkit.training.prefix_cache import PrefixCache
 from transferkit.training.tensorboard import tracked
@@ -159,19 +159,7 @@ def run_one(config: RunConfig, job: Job, folder: Path, label: str, listener: Lis
             )
         train_seconds = time.perf_counter() - start
         _save_model(folder, model, strategy, config, job)
-        result = RunResult(
-            strategy=label,
-            seed=config.seed,
-            run=".",
-            status="interrupted" if outcome.interrupted else "finished",
-            trainable_parameters=report.trainable_parameters,
-            total_parameters=report.total_parameters,
-            train_seconds=train_seconds,
-            stored_bytes=run_folder.stored_bytes(folder),
-            epochs=len(outcome.epochs),
-            best_epoch=None if outcome.averaged else outcome.best_epoch,
-            precision=job.compute.precision,
-        )
+        result = trained(label, config.seed, folder, report, outcome, train_seconds, job.compute)
         if not outcome.interrupted:
             try:
                 result = _with_scores(result, model, prefix, job, folder, listener)
@@ -184,6 +172,25 @@ def run_one(config: RunConfig, job: Job, folder: Path, label: str, listener: Lis
         listener.said(f"{label} collapsed. {result.collapse_reason}")
     write_json(folder / run_folder.RESULT_FILE, result)
     return result
+
+
+def trained(
+    label: str, seed: int, folder: Path, report: AdaptationReport, outcome: Outcome, seconds: float, compute: Compute
+) -> RunResult:
+    """What is to be said of a run whose model is trained and saved, and not scored yet."""
+    return RunResult(
+        strategy=label,
+        seed=seed,
+        run=".",
+        status="interrupted" if outcome.interrupted else "finished",
+        trainable_parameters=report.trainable_parameters,
+        total_parameters=report.total_parameters,
+        train_seconds=seconds,
+        stored_bytes=run_folder.stored_bytes(folder),
+        epochs=len(outcome.epochs),
+        best_epoch=None if outcome.averaged else outcome.best_epoch,
+        precision=compute.precision,
+    )
 
 
 def _prefix(training: TrainingConfig, model: TextClassifier, job: Job, label: str) -> Prefix | None:

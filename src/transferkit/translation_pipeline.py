@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import datasets
@@ -26,12 +27,13 @@ from transferkit.evaluation.results import ParallelFacts, RunResult, write_json
 from transferkit.evaluation.translation import corpus_metrics, score, side_by_side
 from transferkit.formatting import percent
 from transferkit.generation.batches import Decoding, decode_all
-from transferkit.generation.decoding import Bounds
+from transferkit.generation.decoding import Bounds, Hypothesis
 from transferkit.generation.retrace import retrace, save_retraced
 from transferkit.models.translator import Translator, build_translator
+from transferkit.pipeline import trained
 from transferkit.tasks.cross_entropy import cross_entropy
 from transferkit.tasks.translation import Translation
-from transferkit.tokenization.parallel import Tokenizers, tokenize
+from transferkit.tokenization.parallel import Tokenized, Tokenizers, tokenize
 from transferkit.training.loop import Plan, Validation, fit
 from transferkit.training.optimizer import Adam
 from transferkit.training.precision import Compute, autocast, choose, threads
@@ -67,23 +69,27 @@ def prepare_translation(config: TranslationConfig, listener: Listener) -> Transl
     tokenizers = Tokenizers.build(data, config.tokenizer)
     if config.model.tied and not tokenizers.is_joint:
         raise ConfigError(f"{config.tokenizer.folder} holds a tokenizer for each language; set model.tied=false.")
-    job = _tokenized(data, tokenizers, config)
-    for note in job.facts.notes:
-        listener.said(note)
-    with torch.random.fork_rng(devices=[]):
-        compute, reason = _choose_compute(config, _build(config, tokenizers), job.tables["train"])
-    listener.said(reason)
-    release_memory()
-    return replace(job, compute=compute)
-
-
-def _tokenized(data: ParallelData, tokenizers: Tokenizers, config: TranslationConfig) -> TranslationJob:
-    """The job without what is measured; rows that are too long are in neither texts nor tables."""
     most, is_strict = config.tokenizer.max_length, config.data.on_too_long == "error"
     found = {split: tokenize(data, split, tokenizers, most, is_strict) for split in data.splits}
+    # Rows that are too long are in neither.
     texts = {split: rows.select(found[split].kept) for split, rows in data.splits.items()}
     tables = {split: one.table for split, one in found.items()}
+    facts = _facts(data, texts, found, tokenizers, config)
+    for note in facts.notes:
+        listener.said(note)
+    with torch.random.fork_rng(devices=[]):
+        compute, reason = _choose_compute(config, _build(config, tokenizers), tables["train"])
+    listener.said(reason)
+    release_memory()
+    return TranslationJob(texts, tokenizers, tables, facts, compute)
+
+
+def _facts(
+    data: ParallelData, texts: Mapping[str, datasets.Dataset], found: Mapping[str, Tokenized], tokenizers: Tokenizers,
+    config: TranslationConfig,
+) -> ParallelFacts:  # fmt: skip
     train = found["train"]
+    batches = TokenBudgetSampler(train.table.side_lengths, config.training.batch_tokens, seed=0)
     facts = ParallelFacts(
         source=data.source,
         languages=data.languages,
@@ -92,18 +98,14 @@ def _tokenized(data: ParallelData, tokenizers: Tokenizers, config: TranslationCo
         empty=data.empty,
         leaked=data.leaked,
         too_long={split: one.too_long for split, one in found.items()},
-        max_length=most,
+        max_length=config.tokenizer.max_length,
         vocabularies=tokenizers.sizes,
         source_tokens=inspection.statistics(train.lengths[0]),
         target_tokens=inspection.statistics(train.lengths[1]),
         unknown=train.unknown / sum(int(side.sum()) for side in train.lengths),
-        padding=train.table.padding_share(
-            TokenBudgetSampler(train.table.side_lengths, config.training.batch_tokens, 0)
-        ),
-        notes=data.notes,
+        padding=train.table.padding_share(batches),
     )
-    notes = (*data.notes, *_said(facts, tokenizers))
-    return TranslationJob(texts, tokenizers, tables, facts.model_copy(update={"notes": notes}), Compute())
+    return facts.model_copy(update={"notes": (*data.notes, *_said(facts, tokenizers))})
 
 
 def _said(facts: ParallelFacts, tokenizers: Tokenizers) -> list[str]:
@@ -167,19 +169,7 @@ def run_translation(config: TranslationConfig, job: TranslationJob, folder: Path
         )  # fmt: skip
         train_seconds = time.perf_counter() - start
         _save_model(folder, model)
-        result = RunResult(
-            strategy="scratch",
-            seed=config.seed,
-            run=".",
-            status="interrupted" if outcome.interrupted else "finished",
-            trainable_parameters=report.trainable_parameters,
-            total_parameters=report.total_parameters,
-            train_seconds=train_seconds,
-            stored_bytes=run_folder.stored_bytes(folder),
-            epochs=len(outcome.epochs),
-            best_epoch=outcome.best_epoch,
-            precision=job.compute.precision,
-        )
+        result = trained("scratch", config.seed, folder, report, outcome, train_seconds, job.compute)
         if not outcome.interrupted:
             try:
                 result = _with_scores(result, model, config, job, folder, listener)
@@ -229,7 +219,7 @@ class _Validator:
         job, texts = self.job, self.job.texts["validation"]
         loss = mean_loss(model, job.tables["validation"], self.config.training.batch_tokens, job.compute, self.listener)
         with autocast(job.compute):
-            translations = _translate(model, job, "validation", Decoding(), self.listener)
+            _, translations = _translate(model, job, "validation", Decoding(), self.listener)
         scores = {"loss": loss, "perplexity": math.exp(loss), **corpus_metrics(translations, texts["target"])}
         examples = side_by_side(texts["source"], texts["target"], translations, self.config.examples)
         return Validation(scores, examples)
@@ -249,20 +239,17 @@ def mean_loss(model: Translator, table: ParallelTable, max_tokens: int, compute:
     return total / words
 
 
-def _translate(model: Translator, job: TranslationJob, split: str, decoding: Decoding, listener: Listener) -> list[str]:
-    """The best translation of each row of a split."""
+def _translate(
+    model: Translator, job: TranslationJob, split: str, decoding: Decoding, listener: Listener
+) -> tuple[list[Hypothesis], list[str]]:
+    """The best target of each row of a split, and its text."""
     sources = job.tables[split].sources
     found = decode_all(
         model, [sources[row].tolist() for row in range(len(sources.lengths))], job.tokenizers.source.padding_id,
         Bounds.of(job.tokenizers.target, job.facts.max_length), decoding, listener.advanced,
     )  # fmt: skip
-    return job.tokenizers.target.decode([best.tokens for best, *_ in found])
-
-
-def _keep_attention(folder: Path, model: Translator, job: TranslationJob, translation: str) -> None:
-    """Of the first example of the report."""
-    source, target = job.tables["test"].sources[0].tolist(), job.tokenizers.target.encode([translation])[0]
-    save_retraced(folder / run_folder.ATTENTION_FILE, retrace(model, job.tokenizers, source, target))
+    best = [hypotheses[0] for hypotheses in found]
+    return best, job.tokenizers.target.decode([one.tokens for one in best])
 
 
 def _with_scores(
@@ -274,11 +261,13 @@ def _with_scores(
     start = time.perf_counter()
     decoding = Decoding(config.decoding.beams, config.decoding.length_penalty)
     with threads(job.compute.threads):
-        translations = _translate(model, job, "test", decoding, listener)
+        targets, translations = _translate(model, job, "test", decoding, listener)
     texts = job.texts["test"]
     scores = score(translations, texts["target"], texts["source"], config.examples)
     if config.examples:
-        _keep_attention(folder, model, job, translations[0])
+        # Of the first example of the report.
+        shown = retrace(model, job.tokenizers, job.tables["test"].sources[0].tolist(), targets[0].tokens)
+        save_retraced(folder / run_folder.ATTENTION_FILE, shown)
     return result.model_copy(
         update={
             "evaluate_seconds": time.perf_counter() - start,
