@@ -28,6 +28,15 @@ DIFFERENCES = [
     "Peaks of memory are of one epoch of each side in a process of its own, the libraries included.",
 ]
 
+# Settings of any Trainer that is timed: it saves, shows and reports nothing.
+ON_A_CPU: dict[str, Any] = {
+    "save_strategy": "no",
+    "use_cpu": True,
+    "dataloader_pin_memory": False,
+    "disable_tqdm": True,
+    "report_to": "none",
+}
+
 
 class MeanPooledClassifier(nn.Module):
     """An encoder with dropout and one linear layer on the mean of the real tokens: the head that TransferKit has."""
@@ -158,12 +167,8 @@ def _training_arguments(recipe: Recipe, rows: int, seed: int, bf16: bool, folder
         warmup_steps=recipe.warmup_steps(rows),
         per_device_train_batch_size=recipe.batch_size,
         eval_strategy="epoch",
-        save_strategy="no",
         bf16=bf16,
-        use_cpu=True,
-        dataloader_pin_memory=False,
-        disable_tqdm=True,
-        report_to="none",
+        **ON_A_CPU,
         label_names=["labels"],
         seed=seed,
     )

@@ -16,6 +16,7 @@ import torch
 import transferkit
 from benchmarks import harness, translation
 from benchmarks.harness import OURS, PEER, PEER_BF16, Answers, Attempt, Benchmark
+from benchmarks.peer import ON_A_CPU
 from benchmarks.translation import Pairs
 from benchmarks.twin import untrained_twin
 from transferkit.config import TranslatorConfig
@@ -100,12 +101,8 @@ def _trainer(train: Pairs, tokenizer: TrainedTokenizer, epochs: int, bf16: bool,
         adam_beta2=ADAM.betas[1],
         adam_epsilon=ADAM.eps,
         label_smoothing_factor=translation.TRAINING.label_smoothing,
-        save_strategy="no",
         bf16=bf16,
-        use_cpu=True,
-        dataloader_pin_memory=False,
-        disable_tqdm=True,
-        report_to="none",
+        **ON_A_CPU,
         seed=seed,
     )
     trainer = Seq2SeqTrainer(

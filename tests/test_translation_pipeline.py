@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 
 import transferkit
 from tests import small_data
+from tests.training.test_loop import Impatient
 from transferkit.config import TranslationConfig
 from transferkit.errors import DataError, RunError
 from transferkit.generation.retrace import read_retraced
@@ -172,18 +173,6 @@ def test_rows_that_are_too_long_are_refused_if_asked(pairs: Path, tmp_path: Path
     with pytest.raises(DataError, match="has 6 and 6 tokens, more than --max-length"):
         transferkit.train(TranslationConfig.model_validate(strict), tmp_path / "run")
     assert not (tmp_path / "run").exists()
-
-
-class Impatient(Silent):
-    """Presses Ctrl-C after so many rows."""
-
-    def __init__(self, rows: int) -> None:
-        self.left = rows
-
-    def advanced(self, rows: int) -> None:
-        self.left -= rows
-        if self.left <= 0:
-            raise KeyboardInterrupt
 
 
 def test_after_ctrl_c_the_run_goes_on_to_the_same_weights(pairs: Path, tmp_path: Path) -> None:

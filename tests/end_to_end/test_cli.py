@@ -3,49 +3,21 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tests.end_to_end.conftest import Run
 from transferkit import cli
-
-Run = Callable[..., "Answer"]
 
 # Small batches and large steps: a random model of 20,000 weights has little to lose.
 OPTIONS = [
     "--strategies", "linear-probe,lora,full", "--seeds", "0,1", "--epochs", "5",
     "--set", "training.batch_size=4", "--set", "full.learning_rate=0.003",
 ]  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Answer:
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Call the command line in this process, as the installed script does."""
-
-    def call(*arguments: object, stdin: str = "") -> Answer:
-        monkeypatch.setattr(sys, "argv", ["transferkit", *map(str, arguments)])
-        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return Answer(code, captured.out, captured.err)
-
-    return call
 
 
 def sentence(word: str, number: int = 7) -> str:

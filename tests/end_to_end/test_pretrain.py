@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,8 +12,8 @@ from safetensors import safe_open
 
 import transferkit
 from tests import tiny
+from tests.end_to_end.conftest import Run
 from tests.small_data import write_csv
-from transferkit import cli
 from transferkit.config import PretrainConfig
 from transferkit.data.preparation import prepare
 from transferkit.errors import ConfigError, RunError, TransferKitError
@@ -22,26 +21,8 @@ from transferkit.inference.predictor import Predictor
 from transferkit.run_folder import find_backbone, read_predictions, read_record
 from transferkit.settings import pretrain_config, run_config
 
-Call = Callable[..., tuple[int, str, str]]
 GOOD, BAD = ("good", "fine", "wonderful"), ("bad", "dull", "terrible")
 SMALL = ["--epochs", "3", "--set", "training.batch_size=8", "--precision", "fp32", "--set", "training.threads=1"]
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
-    """The command line in this process: exit code, standard output, standard error."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["transferkit", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +49,8 @@ def trained(folder: Path, backbone: object, strategy: str, out: Path, *options: 
     return out
 
 
-def test_the_command_line_pretrains_adapts_predicts_and_evaluates(folder: Path, tmp_path: Path, call: Call) -> None:
-    code, _, log = call(
+def test_the_command_line_pretrains_adapts_predicts_and_evaluates(folder: Path, tmp_path: Path, run: Run) -> None:
+    code, _, log = run(
         "pretrain", "--data", folder / "topics.csv", "--vectors", folder / "vectors.txt", "--layers", 1, "--heads", 4,
         "--feed-forward", 16, "--freeze-vectors", "--seed", 3, "--out", tmp_path / "base", *SMALL,
     )  # fmt: skip
@@ -84,7 +65,7 @@ def test_the_command_line_pretrains_adapts_predicts_and_evaluates(folder: Path, 
     assert ("network.embedding.weight", "loaded", False) in origins
     assert ("head.*.weight", "new", True) in origins
 
-    code, _, log = call(
+    code, _, log = run(
         "compare", "--backbone", tmp_path / "base", "--data", folder / "reviews.csv", "--out", tmp_path / "out",
         *SMALL, "--set", "training.learning_rate=0.02",
     )  # fmt: skip
@@ -95,12 +76,12 @@ def test_the_command_line_pretrains_adapts_predicts_and_evaluates(folder: Path, 
     assert [result["error"] for result in comparison["results"] if result["status"] != "finished"] == []
     assert len(comparison["results"]) == 6
 
-    for run in (tmp_path / "out" / "runs").iterdir():
-        labels, logits = read_predictions(run)
-        code, out, _ = call("evaluate", run, "--data", folder / "reviews.csv", "--json")
+    for one in (tmp_path / "out" / "runs").iterdir():
+        labels, logits = read_predictions(one)
+        code, out, _ = run("evaluate", one, "--data", folder / "reviews.csv", "--json")
         assert code == 0
         assert json.loads(out)["rows"] == 80
-        code, out, _ = call("predict", run, "this film was good !", "--json")
+        code, out, _ = run("predict", one, "this film was good !", "--json")
         assert code == 0
         assert json.loads(out)["label"] in ("pos", "neg")
         assert len(labels) == len(logits)
@@ -136,18 +117,18 @@ def test_a_base_is_found_where_it_was(folder: Path, tmp_path: Path, monkeypatch:
 
 
 def test_a_comparison_and_a_transformers_run_are_backbones_too(
-    folder: Path, tmp_path: Path, backbone: Callable[[str], Path], call: Call
+    folder: Path, tmp_path: Path, backbone: Callable[[str], Path], run: Run
 ) -> None:
-    call(
+    run(
         "compare", "--backbone", backbone("bert"), "--data", folder / "reviews.csv", "--strategies", "full",
         "--out", tmp_path / "cmp", *SMALL, "--set", "training.learning_rate=0.003", "--epochs", 8,
     )  # fmt: skip
     files = find_backbone(str(tmp_path / "cmp"))
     assert files.folder == tmp_path / "cmp" / "runs" / "full-seed0" / "model"
-    run = trained(folder, tmp_path / "cmp", "lora", tmp_path / "run")
-    record = read_record(run)
+    adapted = trained(folder, tmp_path / "cmp", "lora", tmp_path / "run")
+    record = read_record(adapted)
     assert {row.origin for row in record.weights if "pooler" not in row.name} == {"loaded", "added"}, "the same classes"
-    predictor = transferkit.load(run, precision="fp32")
+    predictor = transferkit.load(adapted, precision="fp32")
     assert predictor.is_lean
     rows: list[tuple[str, ...]] = [("this film was good !",), ("bad",)]
     np.testing.assert_allclose(predictor.logits(rows), slowly(predictor, rows), atol=1e-5)

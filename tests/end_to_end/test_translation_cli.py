@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests import small_data
-from tests.end_to_end.test_cli import Run
-from tests.end_to_end.test_cli import run as run
+from tests.end_to_end.conftest import Run
 
 SMALL = [
     "--set", "tokenizer.kind=word", "--set", "model.width=32", "--set", "model.heads=2", "--set",

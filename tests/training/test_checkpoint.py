@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from tests.training.test_loop import PLAN, TASK, Bag, on, table, weights
+from tests.training.test_loop import PLAN, TASK, Bag, Impatient, on, table, weights
 from transferkit.errors import RunError
 from transferkit.training.checkpoint import TrainingState, restore_state, save_state
 from transferkit.training.loop import Outcome, Plan, fit
@@ -23,18 +23,6 @@ EACH_STEP = replace(PLAN, checkpoint_minutes=0.0, epochs=4, keep="average")
 
 class Killed(BaseException):
     """Ends the process, as far as the loop can see."""
-
-
-class Killer(Silent):
-    """Strikes when so many rows have gone through."""
-
-    def __init__(self, rows: int) -> None:
-        self.left = rows
-
-    def advanced(self, rows: int) -> None:
-        self.left -= rows
-        if self.left <= 0:
-            raise Killed
 
 
 def train(folder: Path, plan: Plan, listener: Silent | None = None) -> tuple[Bag, Outcome]:
@@ -52,7 +40,7 @@ def test_a_killed_training_goes_on_bit_for_bit(tmp_path: Path, rows: int, change
     plan = replace(EACH_STEP, **changes)
     whole, expected = train(tmp_path / "whole", plan)
     with pytest.raises(Killed):
-        train(tmp_path / "killed", plan, Killer(rows))
+        train(tmp_path / "killed", plan, Impatient(rows, Killed))
     resumed, outcome = train(tmp_path / "killed", plan)
     assert all(torch.equal(a, b) for a, b in zip(weights(whole), weights(resumed), strict=True))
     untimed = [[r.model_copy(update={"seconds": 0}) for r in one.epochs] for one in (expected, outcome)]
@@ -65,7 +53,7 @@ def test_killed_again_and_again(tmp_path: Path) -> None:
     deaths = 0
     while True:
         try:
-            resumed, _ = train(tmp_path / "killed", EACH_STEP, Killer(50))
+            resumed, _ = train(tmp_path / "killed", EACH_STEP, Impatient(50, Killed))
             break
         except Killed:
             deaths += 1
@@ -100,7 +88,7 @@ def test_no_checkpoint_is_written_unless_the_plan_says_when(tmp_path: Path) -> N
 
 def test_a_checkpoint_is_safetensors_with_moments_and_random_numbers(tmp_path: Path) -> None:
     with pytest.raises(Killed):
-        train(tmp_path, EACH_STEP, Killer(33))
+        train(tmp_path, EACH_STEP, Impatient(33, Killed))
     names = load_file(tmp_path / "checkpoints" / "state.safetensors").keys()
     assert {"random", "weights/head.weight", "moments/0/exp_avg", "moments/0/exp_avg_sq", "moments/0/step"} <= names
 

@@ -144,15 +144,15 @@ def test_frozen_parameters_do_not_move(tmp_path: Path) -> None:
 
 
 class Impatient(Silent):
-    """Presses Ctrl-C after so many rows."""
+    """Presses Ctrl-C, or ends it in another way, after so many rows."""
 
-    def __init__(self, rows: int) -> None:
-        self.left = rows
+    def __init__(self, rows: int, way: type[BaseException] = KeyboardInterrupt) -> None:
+        self.left, self.way = rows, way
 
     def advanced(self, rows: int) -> None:
         self.left -= rows
         if self.left <= 0:
-            raise KeyboardInterrupt
+            raise self.way
 
 
 class Album(Impatient):
