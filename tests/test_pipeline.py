@@ -169,3 +169,34 @@ def test_a_cache_without_effect_is_refused(
     with pytest.raises(ConfigError, match=rf"--prefix-cache \w+ has no effect: {message}"):
         run(settings, tmp_path / "run", strategy, **training)
     assert not (tmp_path / "run").exists()
+
+
+class StopsInTheSecondEpoch(Silent):
+    """Presses Ctrl-C after some rows of it."""
+
+    rows: int | None = None
+
+    def epoch_ended(self, record: EpochRecord) -> None:
+        self.rows = 20
+
+    def advanced(self, rows: int) -> None:
+        if self.rows is not None:
+            self.rows -= rows
+            if self.rows <= 0:
+                raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("strategy", ["lora", "full", "linear-probe"])
+def test_a_stopped_classifier_goes_on_to_the_same_weights(
+    settings: dict[str, object], tmp_path: Path, strategy: str
+) -> None:
+    changed = settings | {"training.checkpoint_minutes": 0.0, "strategies": [strategy]}
+    config: RunConfig = run_config(None, changed, [])
+    transferkit.train(config, tmp_path / "whole")
+    stopped = transferkit.train(config, tmp_path / "stopped", listener=StopsInTheSecondEpoch())
+    assert stopped.status == "interrupted"
+    resumed = transferkit.resume(tmp_path / "stopped")
+    assert resumed.status == "finished"
+    assert resumed.metrics == read_result(tmp_path / "whole").metrics
+    np.testing.assert_array_equal(read_predictions(tmp_path / "stopped")[1], read_predictions(tmp_path / "whole")[1])
+    assert not (tmp_path / "stopped" / "checkpoints").exists()

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 
 import transferkit
 from tests import small_data
+from tests.training.test_checkpoint import Killed
 from tests.training.test_loop import Impatient
 from transferkit.config import TranslationConfig
 from transferkit.errors import DataError, RunError
@@ -187,6 +188,20 @@ def test_after_ctrl_c_the_run_goes_on_to_the_same_weights(pairs: Path, tmp_path:
     assert read_result(tmp_path / "whole").metrics == read_result(tmp_path / "stopped").metrics
 
 
+def test_killed_before_the_result_is_written_it_can_still_go_on(
+    pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(path: Path, _: object) -> None:
+        raise Killed(path.name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("transferkit.run_folder.write_json", killed)
+        with pytest.raises(Killed, match=r"results\.json"):
+            transferkit.train(config(pairs, epochs=2), tmp_path / "run")
+    assert transferkit.resume(tmp_path / "run").status == "finished"
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
 def test_other_data_than_before_is_refused(pairs: Path, tmp_path: Path) -> None:
     copy = tmp_path / "pairs.tsv"
     copy.write_bytes(pairs.read_bytes())
@@ -197,7 +212,8 @@ def test_other_data_than_before_is_refused(pairs: Path, tmp_path: Path) -> None:
 
 
 def test_killed_at_random_steps_it_goes_on_to_the_same_weights(pairs: Path, tmp_path: Path) -> None:
-    settings = config(pairs, epochs=6, checkpoint_minutes=0)
+    # Long enough that the training is still going on when it is struck.
+    settings = config(pairs, epochs=30, checkpoint_minutes=0)
     transferkit.train(settings, tmp_path / "whole")
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(json.dumps(settings.model_dump(mode="json", exclude_unset=True)), encoding="utf-8")

@@ -165,12 +165,10 @@ def run_one(config: RunConfig, job: Job, folder: Path, label: str, listener: Lis
                 result = _with_scores(result, model, prefix, job, folder, listener)
             except KeyboardInterrupt:
                 result = result.model_copy(update={"status": "interrupted"})
-    if result.status == "finished" or job.is_shared:
-        run_folder.remove_checkpoints(folder)
     result = result.model_copy(update={"peak_memory_bytes": memory.bytes})
     if result.collapsed:
         listener.said(f"{label} collapsed. {result.collapse_reason}")
-    write_json(folder / run_folder.RESULT_FILE, result)
+    run_folder.write_result(folder, result)
     return result
 
 

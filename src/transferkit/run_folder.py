@@ -12,7 +12,15 @@ from pydantic import BaseModel, Field
 
 from transferkit.config import PretrainConfig, RunConfig, TranslationConfig
 from transferkit.errors import RunError
-from transferkit.evaluation.results import Comparison, DataFacts, ParallelFacts, Record, RunResult, read_json
+from transferkit.evaluation.results import (
+    Comparison,
+    DataFacts,
+    ParallelFacts,
+    Record,
+    RunResult,
+    read_json,
+    write_json,
+)
 from transferkit.models.hub import BackboneFiles, locate
 
 RUN_FILE = "run.json"
@@ -258,9 +266,14 @@ def stored_bytes(folder: Path) -> int:
     return sum(file.stat().st_size for file in (folder / "model").rglob("*") if file.is_file())
 
 
-def remove_checkpoints(folder: Path) -> None:
-    """A finished run holds its weights in `model/`; nothing is to be gone on from."""
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+def write_result(folder: Path, result: RunResult) -> None:
+    """Write `results.json`, and then remove the checkpoints, unless a stopped run is to be gone on with.
+
+    In this order, so that a run that is killed here is either finished or has what it needs.
+    """
+    write_json(folder / RESULT_FILE, result)
+    if result.status == "finished" or not (folder / STATE_FILE).is_file():
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
 
 def write_predictions(folder: Path, labels: np.ndarray, logits: np.ndarray) -> None:

@@ -173,11 +173,10 @@ def run_translation(config: TranslationConfig, job: TranslationJob, folder: Path
         if not outcome.interrupted:
             try:
                 result = _with_scores(result, model, config, job, folder, listener)
-                run_folder.remove_checkpoints(folder)
             except KeyboardInterrupt:
                 result = result.model_copy(update={"status": "interrupted"})
     result = result.model_copy(update={"peak_memory_bytes": memory.bytes})
-    write_json(folder / run_folder.RESULT_FILE, result)
+    run_folder.write_result(folder, result)
     return result
 
 
