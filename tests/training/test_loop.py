@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from transferkit.errors import TransferKitError
 from transferkit.evaluation.metrics import quick_metrics
 from transferkit.evaluation.results import EpochRecord
 from transferkit.tasks.classification import Classification
+from transferkit.training import loop
+from transferkit.training.checkpoint import restore_weights, save_weights
 from transferkit.training.forward import predict_logits
 from transferkit.training.loop import Outcome, Plan, Validate, Validation, fit
 from transferkit.training.precision import Compute
@@ -194,6 +197,23 @@ def test_ctrl_c_in_the_first_epoch_keeps_the_weights_as_they_are(tmp_path: Path)
     assert outcome.interrupted
     assert outcome.best_epoch is None
     assert not model.training
+
+
+def test_ctrl_c_while_the_best_weights_are_written_waits_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def save(path: Path, model: nn.Module) -> None:
+        signal.raise_signal(signal.SIGINT)
+        save_weights(path, model)
+
+    monkeypatch.setattr(loop, "save_weights", save)
+    model, outcome = train(tmp_path, epochs=3)
+    assert outcome.interrupted
+    assert outcome.best_epoch == 1
+    assert len(read_epochs(tmp_path / "metrics.jsonl")) == 1
+    kept = Bag()
+    restore_weights(tmp_path / "checkpoints" / "best.safetensors", kept)
+    assert all(torch.equal(a, b) for a, b in zip(weights(model), weights(kept), strict=True))
 
 
 def test_a_loss_that_is_no_number_ends_with_advice(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from transferkit.tasks.base import Task
 from transferkit.training.averaging import FIRST_EPOCH
 from transferkit.training.checkpoint import TrainingState, restore_state, restore_weights, save_state, save_weights
 from transferkit.training.forward import Forward
+from transferkit.training.interrupt import held_interrupt
 from transferkit.training.optimizer import Adam, learning_rate_factor, make_optimizer
 from transferkit.training.precision import Batch, Compute, autocast, threads, training_kernels
 from transferkit.training.tracking import Listener, write_epochs
@@ -270,14 +271,21 @@ def _end_epoch(run: _Run, validate: Validate) -> None:
         best=_is_better(scores, state, plan.best_metric),
         examples=validation.examples,
     )
+    with held_interrupt():
+        _keep(run, record)
+
+
+def _keep(run: _Run, record: EpochRecord) -> None:
+    """Write down an epoch and its weights, which a stop must not part."""
+    state = run.state
     state.epochs.append(record)
-    write_epochs(run.folder / "metrics.jsonl", state.epochs)
-    run.listener.epoch_ended(record)
-    if plan.keep == "average" and state.epoch >= FIRST_EPOCH:
+    if run.plan.keep == "average" and state.epoch >= FIRST_EPOCH:
         state.average.add(run.bare_model)
     if record.best:
-        state.best_epoch = state.epoch
         save_weights(run.best_path, run.bare_model)
+        state.best_epoch = state.epoch
+    write_epochs(run.folder / "metrics.jsonl", state.epochs)
+    run.listener.epoch_ended(record)
     state.begin_epoch(state.epoch + 1)
     run.save()
 
