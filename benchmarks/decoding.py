@@ -95,14 +95,14 @@ def ours(setting: Setting, bf16: bool, sources: Ids, budget: int) -> Outputs:
     return [best.tokens for best, *_ in found]
 
 
-def generated(setting: Setting, twin: Any, sources: Ids, budget: int) -> Outputs:
+def generated(model: Any, bounds: Bounds, padding: int, beams: int, sources: Ids, budget: int) -> Outputs:
     """transformers' search, in batches of like lengths too."""
     outputs: Outputs = [()] * len(sources)
-    special = (setting.bounds.end, setting.padding)
-    for rows, ids, mask in in_length_order(sources, setting.padding, budget // setting.beams):
-        found = twin.generate(
-            input_ids=ids, attention_mask=mask.long(), num_beams=setting.beams, do_sample=False,
-            max_new_tokens=bounded(setting.bounds, ids.shape[1]).max_length,
+    special = (bounds.end, padding)
+    for rows, ids, mask in in_length_order(sources, padding, budget // beams):
+        found = model.generate(
+            input_ids=ids, attention_mask=mask.long(), num_beams=beams, do_sample=False,
+            max_new_tokens=bounded(bounds, ids.shape[1]).max_length,
         )  # fmt: skip
         for row, tokens in zip(rows, found.tolist(), strict=True):
             outputs[row] = tuple(token for token in tokens[1:] if token not in special)
@@ -220,7 +220,7 @@ def _sides(setting: Setting, config: TranslationConfig, sources: Ids, folder: Pa
     }
     if setting.beams > 1:
         twin = twin_of(setting.model, setting.tokenizers.target, config.model, 2 * translation.MAX_TOKENS)
-        searches[PEER] = partial(generated, setting, twin)
+        searches[PEER] = partial(generated, twin, setting.bounds, setting.padding, setting.beams)
     kinds: dict[str, Quantization | None] = {CTRANSLATE2: None, CTRANSLATE2_INT8: "int8"}
     for name, quantization in kinds.items():
         vocabularies = setting.tokenizers.source.vocabulary(), setting.tokenizers.target.vocabulary()

@@ -23,6 +23,7 @@ PEER_NAMES = {
     "decoding greedy": "textbook's loop",
     "decoding beam": "generate",
     "translation_training": "Seq2SeqTrainer",
+    "translation_quality": "Marian, Seq2SeqTrainer",
 }
 # Of what a page's reader wants to know about the work; the rest stands in the JSON.
 SHOWN = {"data": "{}", "rows": "{:,} rows", "epochs": "{} epochs", "batch": "batch {}", "peer_batch": "peer batch {}"}
@@ -51,6 +52,10 @@ def render(results: Iterable[Mapping[str, Any]]) -> str:
         table(
             ("Decoding", "By", "Sentences a second", "Same outputs", "Mean tokens (true)", "BLEU"),
             [line for result in results if result["name"] == "decoding" for line in decoding_rows(result)],
+        ),
+        table(
+            ("Translator", "By", "Seconds of training", "Epochs", "BLEU, greedy", "chrF"),
+            [line for result in results if "budget" in result for line in budget_rows(result)],
         ),
         table(("Scale", "Rows", "Seconds a row, fitted", "Off the line", "Bytes a row", "Where"), grown),
         table(("Start", "Seconds", "Target"), started),
@@ -110,6 +115,20 @@ def decoding_rows(result: Mapping[str, Any]) -> list[list[str]]:
         ]
         for name, side in result.items()
         if isinstance(side, dict) and "equal_to_transferkit" in side
+    ]
+
+
+def budget_rows(result: Mapping[str, Any]) -> list[list[str]]:
+    """One row for each side of a translator that was trained for the same time."""
+    return [
+        [
+            f"{result['variant']}, {side['test_rows']:,} sentences",
+            name.replace(PEER, PEER_NAMES[result["name"]]),
+            f"{side['train_seconds']:,.0f}",
+            f"{side['epochs']:.1f}",
+            *(f"{side['scores'][key]:.1f} ({_interval(side['intervals'][key])})" for key in ("bleu", "chrf")),
+        ]
+        for name, side in result["budget"].items()
     ]
 
 
@@ -191,6 +210,10 @@ def _accuracy(side: Mapping[str, Any] | None) -> str:
         return DASH
     low, high = quality["accuracy_interval"]
     return f"{100 * quality['accuracy']:.1f} % ({100 * low:.1f} {DASH} {100 * high:.1f})"
+
+
+def _interval(ends: tuple[float, float]) -> str:
+    return f"{ends[0]:.1f} {DASH} {ends[1]:.1f}"
 
 
 def _megabytes(size: int | None) -> str:

@@ -65,7 +65,7 @@ def peer(splits: dict[str, Pairs], tokenizers: Path, epochs: int, bf16: bool, se
     def work() -> tuple[float | None, Answers | None]:
         torch.manual_seed(seed)
         with TemporaryDirectory() as scratch:
-            trainer = _trainer(splits["train"], Tokenizers.load(tokenizers).source, epochs, bf16, seed, scratch)
+            trainer = make_trainer(splits["train"], Tokenizers.load(tokenizers).source, epochs, bf16, seed, scratch)
             begin = time.perf_counter()
             trainer.train()
             return time.perf_counter() - begin, None
@@ -73,7 +73,8 @@ def peer(splits: dict[str, Pairs], tokenizers: Path, epochs: int, bf16: bool, se
     return harness.measured(work)
 
 
-def _trainer(train: Pairs, tokenizer: TrainedTokenizer, epochs: int, bf16: bool, seed: int, folder: str) -> Any:
+def make_trainer(train: Pairs, tokenizer: TrainedTokenizer, epochs: float, bf16: bool, seed: int, folder: str) -> Any:
+    """A Seq2SeqTrainer of so many epochs, parts of one included, with a new Marian."""
     from datasets import Dataset
     from transformers import (
         DataCollatorForSeq2Seq,
@@ -133,7 +134,7 @@ def main(arguments: list[str] | None = None) -> None:
     quiet_libraries()
     with TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        splits, tokenizer = _prepared(options.rows, folder)
+        splits, tokenizer = prepared(translation.pairs(TEST_ROWS, VALIDATION_ROWS), options.rows, folder)
 
         def sides(splits: dict[str, Pairs], epochs: int) -> dict[str, Callable[[int], Attempt]]:
             peers = {name: partial(peer, splits, folder, epochs, name == PEER_BF16) for name in options.peers}
@@ -162,15 +163,18 @@ def main(arguments: list[str] | None = None) -> None:
     harness.write(result, options.out)
 
 
-def _prepared(rows: int, folder: Path) -> tuple[dict[str, Pairs], TrainedTokenizer]:
-    """The splits, of whose training rows none is too long, and the tokenizer of all of them, kept in `folder`."""
-    splits = translation.pairs(TEST_ROWS, VALIDATION_ROWS)
+def prepared(splits: dict[str, Pairs], rows: int | None, folder: Path) -> tuple[dict[str, Pairs], TrainedTokenizer]:
+    """The splits without the pairs that are too long, and the tokenizer of all training rows, kept in `folder`."""
     train = splits["train"]
     tokenizer = TrainedTokenizer.train([*train.sources, *train.targets], "bpe")
     Tokenizers(tokenizer, tokenizer).save(folder)
-    sides = zip(ended(tokenizer, train.sources), ended(tokenizer, train.targets), strict=True)
-    short = [row for row, (a, b) in enumerate(sides) if max(len(a), len(b)) < translation.MAX_TOKENS]
-    return splits | {"train": train.take(short[:rows])}, tokenizer
+    short = {split: _short(some, tokenizer) for split, some in splits.items()}
+    return short | {"train": short["train"].take(range(len(short["train"]))[:rows])}, tokenizer
+
+
+def _short(some: Pairs, tokenizer: TrainedTokenizer) -> Pairs:
+    sides = zip(ended(tokenizer, some.sources), ended(tokenizer, some.targets), strict=True)
+    return some.take([row for row, (a, b) in enumerate(sides) if max(len(a), len(b)) < translation.MAX_TOKENS])
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:

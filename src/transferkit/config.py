@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -269,6 +269,8 @@ class CompareConfig(SharedConfig):
     # A strategy with fewer trainable parameters is recommended over the best one when the two cannot be told
     # apart and their scores differ by no more than this: one point, about the spread between seeds.
     margin: float = Field(default=0.01, ge=0, lt=1)
+    # Accuracy by name of strategy, from 0 to 1, as others have published it: the report shows it beside ours.
+    published: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _no_repeats(self) -> Self:

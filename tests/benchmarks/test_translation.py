@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ import torch
 from benchmarks.twin import twin_of, untrained_twin
 from torch import nn
 
-from benchmarks import decoding, translation, translation_training
+from benchmarks import data, decoding, results_table, translation, translation_quality, translation_training
 from transferkit.config import TranslatorConfig
 from transferkit.generation.ctranslate2 import ctranslate2, export_ctranslate2
 from transferkit.models.translator import build_translator
@@ -45,7 +47,7 @@ def test_all_sides_give_the_same_tokens(
     sources = translation_training.ended(tokenizer, TEXTS[:5])
     outputs = decoding.ours(given, False, sources, budget=12 * beams)
     twin = twin_of(given.model, tokenizer, sizes, 50)
-    assert decoding.generated(given, twin, sources, budget=12 * beams) == outputs
+    assert decoding.generated(twin, given.bounds, given.padding, beams, sources, 12 * beams) == outputs
     export_ctranslate2(given.model, tokenizer.vocabulary(), tokenizer.vocabulary(), tmp_path)
     library = ctranslate2().Translator(str(tmp_path))
     assert decoding.by_ctranslate2(given, library, sources, budget=12 * beams) == outputs
@@ -73,6 +75,32 @@ def test_quality_counts_equal_outputs(tokenizer: TrainedTokenizer) -> None:
 def test_batches_of_the_peer_have_as_many_tokens_on_average() -> None:
     budget = translation.TRAINING.batch_tokens
     assert translation_training.rows_of_a_batch([[0] * 8, [0] * 2], [[0] * 4, [0] * 24]) == budget // 16
+
+
+@pytest.fixture
+def few_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of the benchmark's name and form, with rows of our own."""
+    folder = tmp_path / "en_it"
+    folder.mkdir()
+    rows = ["en\tit", *(f"{text} {number}\tuna {text} {number}" for number in range(30) for text in TEXTS[:5])]
+    with gzip.open(folder / "libreoffice_help.en-it.tsv.gz", "wt", encoding="utf-8") as file:
+        file.write("\n".join(rows) + "\n")
+    monkeypatch.setattr(data, "DATA", tmp_path)
+
+
+@pytest.mark.usefixtures("few_rows")
+def test_the_peer_gets_as_many_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = SIZES.model_copy(update={"pre_norm": True})
+    monkeypatch.setattr(translation, "MODEL", sizes)
+    monkeypatch.setattr(translation_training, "MODEL", SIZES)
+    translation_quality.main(["--test", "4", "--epochs", "1", "--out", str(tmp_path)])
+    result = json.loads((tmp_path / "translation_quality-help-en-it.json").read_text(encoding="utf-8"))
+    ours, peer = result["budget"]["transferkit"], result["budget"]["peer"]
+    assert ours["test_rows"] == peer["test_rows"] == 4
+    assert ours["parameters"] == pytest.approx(peer["parameters"], rel=0.2)
+    assert peer["epochs"] > 0
+    assert ours["signatures"] == peer["signatures"]
+    assert "| help-en-it, 4 sentences | Marian, Seq2SeqTrainer |" in results_table.render([result])
 
 
 def test_pairs_are_written_as_a_run_reads_them(tmp_path: Path) -> None:

@@ -132,6 +132,16 @@ def test_a_failing_strategy_stops_no_other(tmp_path: Path, bert: Path, run: Run)
     assert finished["status"] == "finished"
 
 
+def test_a_published_figure_of_no_strategy_is_refused(tmp_path: Path, bert: Path, run: Run) -> None:
+    answer = run(
+        "compare", "--data", reviews(tmp_path / "r.csv"), "--backbone", bert, "--out", tmp_path / "c",
+        "--set", "published.linear_probe=0.64",
+    )  # fmt: skip
+    assert answer.code == 2
+    assert "There is no strategy 'linear_probe'. Did you mean linear-probe?" in answer.err.replace("\n", " ")
+    assert not (tmp_path / "c").exists()
+
+
 def test_predict_answers_for_texts_from_everywhere(folder: Path, run: Run) -> None:
     winner = folder / "cmp"
     answer = run("predict", winner, sentence("good"))

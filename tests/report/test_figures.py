@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import matplotlib
 import pytest
@@ -70,6 +71,14 @@ def test_alternative_says_the_numbers() -> None:
     alternative = figures.accuracy(views("full", "lora"), 0.5).alternative.replace("\u00a0", " ")
     assert "full 82.0 % (80.0 \u2013 84.0); lora 81.3 %" in alternative
     assert "Majority baseline 50.0 %." in alternative
+
+
+def test_published_figures_are_drawn_and_said_beside_ours() -> None:
+    full, lora = views("full", "lora")
+    assert "published" not in figures.accuracy([full, lora], None).alternative
+    drawn = figures.accuracy([full, replace(lora, published=0.897)], None)
+    assert "lora 81.3\u00a0% (79.4 \u2013 83.3, published 89.7\u00a0%)." in drawn.alternative
+    assert drawn.alternative.count("published") == 1
 
 
 def test_pareto_names_the_front() -> None:

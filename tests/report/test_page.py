@@ -198,6 +198,16 @@ def test_collapse_and_failure_are_said_in_words() -> None:
     assert "peft:ia3 failed" in text
 
 
+def test_published_figures_stand_in_the_table_of_the_strategy() -> None:
+    assert "Published" not in read("seeds").text
+    runs = [samples.run("lora(rank=4)"), samples.run("full")]
+    comparison = samples.compare(runs).model_copy(update={"config": {"published": {"lora": 0.897, "scratch": 0.5}}})
+    text = Reader(render(comparison, [])).text
+    assert "Published" in text
+    assert "89.7" in text
+    assert "50.0 %" not in text.replace("\u00a0", " ").partition("majority baseline")[0]
+
+
 def test_collapsed_strategies_do_not_decide_the_cost_axes() -> None:
     labels = [attributes["aria-label"] for attributes in read("trouble").all("svg")]
     costs = [label for label in labels if label.startswith("Accuracy against")]

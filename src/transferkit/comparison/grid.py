@@ -11,7 +11,7 @@ from pathlib import Path
 from transferkit import run_folder
 from transferkit.adaptation.strategies import make_strategy
 from transferkit.comparison.conclusion import conclude, read_logits, write_mistakes
-from transferkit.config import CompareConfig, RunConfig
+from transferkit.config import CompareConfig, RunConfig, StrategySpec
 from transferkit.environment import describe
 from transferkit.errors import RunError, TransferKitError
 from transferkit.evaluation.results import Comparison, DataFacts, RunResult, write_json
@@ -34,12 +34,12 @@ def compare(config: CompareConfig, out: Path, overwrite: bool, listener: Listene
     Ctrl-C ends the job after writing what was reached; the same call goes on from there.
 
     Raises:
-        ConfigError: a strategy or an option is unknown.
+        ConfigError: a strategy or an option is unknown, also one with a published figure.
         RunError: `out` holds something else, or runs of another configuration or other data.
     """
     cells = list(_cells(config))
-    for cell in cells:
-        make_strategy(cell.config.strategy)
+    for spec in (*config.strategies, *(StrategySpec(name=name) for name in config.published)):
+        make_strategy(spec)
     goes_on = (out / "runs").is_dir() and not overwrite
     if not goes_on:
         run_folder.check_free(out, overwrite)

@@ -31,7 +31,7 @@ Histories = dict[int, list[EpochRecord]]
 
 @plot_style()
 def accuracy(strategies: Sequence[StrategyView], baseline: float | None) -> Picture:
-    """Mean accuracy with its 95 % interval by strategy; short strokes below are single seeds."""
+    """Mean accuracy with its 95 % interval by strategy; strokes below are single seeds, stars published figures."""
     means = [strategy.accuracy or 0.0 for strategy in strategies]
     figure = sheet(0.75 + _ROW_INCHES * len(strategies))
     axes = figure.add_subplot()
@@ -43,13 +43,21 @@ def accuracy(strategies: Sequence[StrategyView], baseline: float | None) -> Pict
         if strategy.interval:
             axes.plot(strategy.interval, [row, row], color=colour, linewidth=2, solid_capstyle="round")
         axes.plot(mean, row, strategy.look.marker, color=colour, markersize=7)
+        if strategy.published is not None:
+            axes.plot(strategy.published, row, "*", color=INK.light, mfc=PAPER.light, markersize=9)
+    legend = ["stars: published"] if any(s.published is not None for s in strategies) else []
     if baseline is not None:
         axes.axvline(baseline, color=MUTED.light, linewidth=1, linestyle=_DASHED)
-        axes.set_title(f"dashed: majority baseline, {percent(baseline)}")
+        legend.insert(0, f"dashed: majority baseline, {percent(baseline)}")
+    axes.set_title("; ".join(legend))
     _rows_by_name(axes, strategies)
     axes.xaxis.set_major_locator(MaxNLocator(5, steps=_STEPS))
     axes.xaxis.set_major_formatter(FuncFormatter(_percent_tick))
-    spoken = [f"{s.name} {percent(s.accuracy)} ({percent_interval(s.interval)})" for s in strategies]
+    spoken = [
+        f"{s.name} {percent(s.accuracy)} ({percent_interval(s.interval)}"
+        f"{'' if s.published is None else f', published {percent(s.published)}'})"
+        for s in strategies
+    ]
     alternative = f"{_sentence(spoken)} Majority baseline {percent(baseline)}."
     return picture(figure, "accuracy", "Test accuracy with 95 % interval", alternative)
 

@@ -84,6 +84,7 @@ def render(comparison: Comparison, histories: History, mistakes: list[Mistake]) 
         "chosen": chosen,
         "several": len(strategies) > 1,
         "many_seeds": any(len(strategy.scored) > 1 for strategy in scored),
+        "has_published": any(strategy.published is not None for strategy in strategies),
         "positive": tables.positive_label(scored),
         "alternatives": alternatives,
         "efficiency": efficiency,

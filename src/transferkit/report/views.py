@@ -28,6 +28,8 @@ class StrategyView:
     runs: tuple[RunResult, ...]
     summary: StrategySummary | None
     flags: tuple[str, ...]
+    # Accuracy that others have published for the strategy.
+    published: float | None = None
 
     @property
     def scored(self) -> tuple[RunResult, ...]:
@@ -104,6 +106,7 @@ def gather(comparison: Comparison) -> list[StrategyView]:
     """The strategies of a comparison, best first; those without a summary follow in order of running."""
     summaries = {summary.strategy: summary for summary in comparison.summaries}
     names = list(dict.fromkeys(result.strategy for result in comparison.results))
+    published = comparison.config.get("published", {})
     looks = {name: look(index) for index, name in enumerate(names)}
     ordered = [name for name in summaries if name in looks] + [name for name in names if name not in summaries]
     return [
@@ -113,6 +116,8 @@ def gather(comparison: Comparison) -> list[StrategyView]:
             runs=tuple(result for result in comparison.results if result.strategy == name),
             summary=summaries.get(name),
             flags=_flags(comparison, name),
+            # A label is a name with options in brackets.
+            published=published.get(name.partition("(")[0]),
         )
         for name in ordered
     ]

@@ -1,0 +1,115 @@
+"""What a budget of training time buys: BLEU of TransferKit's translator beside that of a Marian under Seq2SeqTrainer.
+
+TransferKit trains for some epochs with its own settings. The peer, timed on a small part of the data beforehand, is
+then given as many epochs, parts of one included, as fit in the same seconds, so that its learning rate falls to nothing
+at the end too. Both translate the same test sentences greedily.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+import transferkit
+from benchmarks import harness, translation
+from benchmarks.decoding import generated
+from benchmarks.harness import OURS, PEER
+from benchmarks.translation import Pairs
+from benchmarks.translation_training import DIFFERENCES, ended, make_trainer, prepared
+from transferkit.environment import describe, quiet_libraries
+from transferkit.evaluation.results import TranslationScores
+from transferkit.evaluation.translation import score
+from transferkit.generation.decoding import Bounds
+from transferkit.tokenization.trained import TrainedTokenizer
+
+# Rows that the peer is timed on.
+TRIAL_ROWS = 1500
+# Tokens of the sources of a batch of translations.
+BUDGET = 4096
+SEED = 0
+
+
+def ours(splits: dict[str, Pairs], tokenizers: Path, epochs: int) -> dict[str, Any]:
+    """Train as the library does by itself, validation and checkpoints included."""
+    with TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        config = translation.configuration(splits, folder, tokenizers, translation.MODEL, epochs=epochs)
+        greedy = config.model_copy(update={"decoding": config.decoding.model_copy(update={"beams": 1})})
+        result = transferkit.train(greedy, folder / "run")
+    assert result.translation is not None, "a translation that was not stopped has scores"
+    return _side(result.train_seconds, epochs, result.total_parameters, result.translation)
+
+
+def peer(splits: dict[str, Pairs], tokenizer: TrainedTokenizer, seconds: float) -> dict[str, Any]:
+    """Train a Marian in fp32 for about so many seconds."""
+    trial = splits["train"].take(range(min(TRIAL_ROWS, len(splits["train"]))))
+    # Once on a few rows: libraries load and kernels are chosen.
+    _trained(trial.take(range(min(64, len(trial)))), tokenizer, 1.0)
+    taken, _ = _trained(trial, tokenizer, 1.0)
+    epochs = seconds / taken * len(trial) / len(splits["train"])
+    harness.say(f"the peer gets {epochs:.2f} epochs")
+    taken, model = _trained(splits["train"], tokenizer, epochs)
+    test = splits["test"]
+    bounds = Bounds(tokenizer.start_id, tokenizer.end_id, translation.MAX_TOKENS)
+    outputs = generated(model.eval(), bounds, tokenizer.padding_id, 1, ended(tokenizer, test.sources), BUDGET)
+    # Its table of positions is a frozen parameter; ours is a buffer.
+    parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    return _side(taken, epochs, parameters, score(tokenizer.decode(outputs), test.targets, test.sources, 0))
+
+
+def _trained(train: Pairs, tokenizer: TrainedTokenizer, epochs: float) -> tuple[float, Any]:
+    """Seconds of the training, and the model."""
+    torch.manual_seed(SEED)
+    with TemporaryDirectory() as scratch:
+        trainer = make_trainer(train, tokenizer, epochs, False, SEED, scratch)
+        begin = time.perf_counter()
+        trainer.train()
+        return time.perf_counter() - begin, trainer.model
+
+
+def _side(seconds: float, epochs: float, parameters: int, scores: TranslationScores) -> dict[str, Any]:
+    return {
+        "train_seconds": seconds,
+        "epochs": epochs,
+        "parameters": parameters,
+        "test_rows": scores.rows,
+        "scores": scores.metrics,
+        "intervals": scores.intervals,
+        "signatures": scores.signatures,
+    }
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Train both and write their scores."""
+    options = parse(arguments)
+    quiet_libraries()
+    with TemporaryDirectory() as scratch:
+        splits, tokenizer = prepared(translation.pairs(options.test), options.rows, Path(scratch))
+        found = {OURS: ours(splits, Path(scratch), options.epochs)}
+        harness.say(f"{OURS}: {found[OURS]['scores']}")
+        found[PEER] = peer(splits, tokenizer, found[OURS]["train_seconds"])
+    work = {"data": translation.DATA, "rows": len(splits["train"]), "epochs": options.epochs}
+    result = {
+        "schema": harness.SCHEMA, "name": "translation_quality", "variant": "help-en-it", "work": work,
+        "differences": DIFFERENCES, "budget": found,
+        "environment": describe(), "threads": torch.get_num_threads(), "date": harness.today(),
+    }  # fmt: skip
+    harness.write(result, options.out)
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The options of the script."""
+    parser = harness.arguments(__doc__, pairs=None)
+    parser.add_argument("--rows", type=int, help="of training; all unless said")
+    parser.add_argument("--test", type=int, default=1000, help="rows to translate")
+    parser.add_argument("--epochs", type=int, default=3, help="of TransferKit, whose seconds are the budget")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    main()
