@@ -71,6 +71,17 @@ def run(pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_tensorboard_shows_what_the_first_validation_row_looks_at(pairs: Path, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    transferkit.train(config(pairs, epochs=2, tensorboard=True), tmp_path / "run")
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    layers = [f"attention/{kind}/layer 1" for kind in ("cross", "decoder", "encoder")]
+    assert sorted(events.Tags()["images"]) == layers
+    steps = [record.step for record in read_epochs(tmp_path / "run" / "metrics.jsonl")]
+    assert all([one.step for one in events.Images(name)] == steps for name in layers)
+
+
 def test_it_learns_to_translate_sentences_it_has_not_seen(run: Path) -> None:
     result = read_result(run)
     assert result.status == "finished"

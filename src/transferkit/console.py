@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from textwrap import wrap
 
+import numpy as np
+import numpy.typing as npt
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import (
@@ -106,6 +108,9 @@ class ProgressListener:
             self._print_line(f"    source     {one.source}")
             self._print_line(f"    target     {one.target}")
             self._print_line(f"    predicted  {one.predicted}")
+
+    def looked(self, name: str, weights: npt.NDArray[np.float32], step: int) -> None:
+        """Nothing: it is a picture."""
 
     def said(self, message: str) -> None:
         """Print a line of the log."""

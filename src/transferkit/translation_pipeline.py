@@ -10,6 +10,7 @@ from pathlib import Path
 
 import datasets
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -29,7 +30,7 @@ from transferkit.formatting import percent
 from transferkit.generation.batches import Decoding, decode_all
 from transferkit.generation.decoding import Bounds, Hypothesis
 from transferkit.generation.retrace import retrace, save_retraced
-from transferkit.models.translator import Translator, build_translator
+from transferkit.models.translator import KINDS, Translator, build_translator
 from transferkit.pipeline import trained
 from transferkit.tasks.cross_entropy import cross_entropy
 from transferkit.tasks.translation import Translation
@@ -218,10 +219,21 @@ class _Validator:
         job, texts = self.job, self.job.texts["validation"]
         loss = mean_loss(model, job.tables["validation"], self.config.training.batch_tokens, job.compute, self.listener)
         with autocast(job.compute):
-            _, translations = _translate(model, job, "validation", Decoding(), self.listener)
+            targets, translations = _translate(model, job, "validation", Decoding(), self.listener)
         scores = {"loss": loss, "perplexity": math.exp(loss), **corpus_metrics(translations, texts["target"])}
         examples = side_by_side(texts["source"], texts["target"], translations, self.config.examples)
-        return Validation(scores, examples)
+        return Validation(scores, examples, self._attentions(model, targets[0]))
+
+    def _attentions(self, model: Translator, target: Hypothesis) -> dict[str, npt.NDArray[np.float32]]:
+        """Of the first row, where someone is to see them."""
+        if not self.config.training.tensorboard:
+            return {}
+        seen = retrace(model, self.job.tokenizers, self.job.tables["validation"].sources[0].tolist(), target.tokens)
+        return {
+            f"{kind}/layer {number}": layer[0].float().numpy()
+            for kind in KINDS
+            for number, layer in enumerate(getattr(seen.attentions, kind), start=1)
+        }
 
 
 @torch.inference_mode()

@@ -10,7 +10,7 @@ import torch
 
 from transferkit.models.translator import Attentions, build_translator
 from transferkit.report import palette
-from transferkit.report.attention import AttentionMap, attention_map, head_picture, layer_image, layer_picture
+from transferkit.report.attention import AttentionMap, attention_map, head_picture, layer_picture
 
 SVG = "{http://www.w3.org/2000/svg}"
 SOURCE, TARGET = ["a", "<b>", "c&d"], ["[SOS]", "x"]
@@ -98,17 +98,6 @@ def test_colours_are_those_of_the_palette_in_both_schemes(known: AttentionMap) -
     for colour in (palette.HEAT, palette.PAPER, palette.INK):
         assert f"var(--{colour.name}, {colour.light})" in light
         assert f"var(--{colour.name}, {colour.dark})" in dark
-
-
-def test_an_image_has_the_weights_as_colours(known: AttentionMap) -> None:
-    image = layer_image(known)
-    cell = 8
-    assert image.shape == (2 * cell, 7 * cell, 3)
-    assert (image[0, 2 * cell] == 1).all(), "a weight of 0 is paper"
-    heat = np.array([0x1F, 0x7A, 0xB8]) / 255
-    np.testing.assert_allclose(image[0, 5 * cell], heat, atol=1e-6)
-    np.testing.assert_allclose(image[0, 0], 1 + 0.75 * (heat - 1), atol=1e-6)
-    assert (image[:, 3 * cell : 4 * cell] == 1).all(), "between the heads is paper"
 
 
 def test_layers_and_tokens_that_are_not_there_are_refused(attentions: Attentions) -> None:

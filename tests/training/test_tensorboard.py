@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from transferkit.errors import ConfigError
 from transferkit.evaluation.results import EpochRecord, TranslationExample
-from transferkit.training.tensorboard import FOLDER, tracked
+from transferkit.training.tensorboard import FOLDER, PIXELS, heads_image, tracked
 from transferkit.training.tracking import Listener, Silent
 
 EXAMPLE = TranslationExample(source="a | b", target="c", predicted="d\ne")
@@ -17,6 +18,13 @@ RECORD = EpochRecord(
     epoch=1, step=20, learning_rate=0.1, train_loss=2.0, validation_loss=1.5, metrics={"bleu": 12.5}, seconds=1.0,
     best=True, examples=(EXAMPLE,),
 )  # fmt: skip
+
+
+# Of 2 heads, 2 queries and 3 keys.
+WEIGHTS = np.array(
+    [[[1.0, 0.0, 0.25], [0.5, 0.5, 0.0]], [[0.25, 0.5, 0.25], [0.0, 1.0, 0.0]]],
+    dtype=np.float32,
+)
 
 
 class Heard(Silent):
@@ -41,6 +49,7 @@ def test_curves_and_examples_are_written_and_the_listener_still_hears(tmp_path: 
         for call in (both.planned, both.extended, both.advanced):
             call(3)
         both.started("run", 3)
+        both.looked("cross/layer 1", WEIGHTS, 20)
     assert (heard.steps, heard.lines) == ([10, 20], ["done"])
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -50,9 +59,20 @@ def test_curves_and_examples_are_written_and_the_listener_still_hears(tmp_path: 
     assert scalars["validation/bleu"] == [(20, 12.5)]
     assert scalars["validation/loss"] == [(20, 1.5)]
     assert [step for step, _ in scalars["train/learning_rate"]] == [10, 20]
+    (image,) = events.Images("attention/cross/layer 1")
+    assert (image.step, image.width, image.height) == (20, 7 * PIXELS, 2 * PIXELS)
     (text,) = [tag for tag in events.Tags()["tensors"] if "examples" in tag]
     shown = events.Tensors(text)[0].tensor_proto.string_val[0].decode()
     assert "| a \\| b | c | d e |" in shown
+
+
+def test_a_picture_of_attention_is_dark_where_the_weight_is_large() -> None:
+    image = heads_image(WEIGHTS)
+    first, second = image[: image.shape[0] // 2], image[image.shape[0] // 2 :]
+    at = slice(PIXELS // 2, None, PIXELS)
+    np.testing.assert_allclose(first[0, at], [0.0, 1.0, 0.75, 0.5, 0.75, 0.5, 0.75], atol=1e-6)
+    np.testing.assert_allclose(second[0, at], [0.5, 0.5, 1.0, 0.5, 1.0, 0.0, 1.0], atol=1e-6)
+    assert (first == first[0]).all(), "a weight is a square"
 
 
 def test_nothing_is_written_unless_it_is_wanted(tmp_path: Path) -> None:

@@ -35,8 +35,6 @@ _WIDEST = 1100
 _LETTER_WIDTH = 0.78
 # A weight below this is shown by the ground alone.
 _LEAST = 0.005
-# Image pixels a cell.
-_IMAGE_CELL = 8
 
 
 @dataclass(frozen=True)
@@ -113,16 +111,6 @@ def layer_picture(shown: AttentionMap) -> Picture:
         for head, weights in enumerate(shown.weights)
     ]
     return _picture(f"{shown.title}, all heads", f"{'; '.join(spoken)}.", sheet, parts)
-
-
-def layer_image(shown: AttentionMap) -> npt.NDArray[np.float32]:
-    """All heads beside each other without labels, for TensorBoard: float [height, width, 3], from 0 to 1."""
-    paper, heat = (_channels(colour.light) for colour in (PAPER, HEAT))
-    # A column of ground between two heads.
-    framed = np.pad(shown.weights, ((0, 0), (0, 0), (0, 1)))
-    row = np.concatenate(list(framed), axis=1)[:, :-1]
-    mixed = paper + row[..., np.newaxis] * (heat - paper)
-    return mixed.repeat(_IMAGE_CELL, axis=0).repeat(_IMAGE_CELL, axis=1).astype(np.float32)
 
 
 class _Sheet:

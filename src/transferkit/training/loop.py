@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
@@ -36,10 +37,17 @@ from transferkit.training.tracking import Listener, write_epochs
 
 @dataclass(frozen=True)
 class Validation:
-    """What the validation rows say of an epoch: numbers by name, `loss` among them, and examples to look at."""
+    """What the validation rows say of an epoch.
+
+    Attributes:
+        scores: numbers by name, `loss` among them.
+        examples: to look at.
+        attentions: of one example by name of the layer, each [heads, queries, keys].
+    """
 
     scores: Mapping[str, float]
     examples: tuple[TranslationExample, ...] = ()
+    attentions: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
 
 
 # Is given the model in eval mode.
@@ -271,6 +279,8 @@ def _end_epoch(run: _Run, validate: Validate) -> None:
         best=_is_better(scores, state, plan.best_metric),
         examples=validation.examples,
     )
+    for name, weights in validation.attentions.items():
+        run.listener.looked(name, weights, state.step)
     with held_interrupt():
         _keep(run, record)
 

@@ -6,11 +6,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from transferkit.errors import ConfigError
 from transferkit.evaluation.results import EpochRecord
 from transferkit.training.tracking import Both, Listener, Silent
 
 FOLDER = "tensorboard"
+# Of a weight, each way.
+PIXELS = 8
 
 
 @contextmanager
@@ -58,9 +63,21 @@ class TensorBoard(Silent):
             self._writer.add_text("validation/examples", table, record.step)
         self._writer.flush()
 
+    def looked(self, name: str, weights: npt.NDArray[np.float32], step: int) -> None:
+        """A picture of all heads beside each other: a row for each query, the darker the larger the weight."""
+        self._writer.add_image(f"attention/{name}", heads_image(weights), step, dataformats="HW")
+
     def close(self) -> None:
         """Write what is left."""
         self._writer.close()
+
+
+def heads_image(weights: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Weights [heads, queries, keys] as an image [height, width] from 0, which is black, to 1."""
+    # A grey column between two heads.
+    framed = np.pad(weights, ((0, 0), (0, 0), (0, 1)), constant_values=0.5)
+    row = 1 - np.concatenate(list(framed), axis=1)[:, :-1]
+    return row.repeat(PIXELS, axis=0).repeat(PIXELS, axis=1)
 
 
 def _cell(text: str) -> str:

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from transferkit.environment import write_file
 from transferkit.evaluation.results import EpochRecord
 
@@ -31,6 +34,9 @@ class Listener(Protocol):
     def epoch_ended(self, record: EpochRecord) -> None:
         """An epoch was trained and validated."""
 
+    def looked(self, name: str, weights: npt.NDArray[np.float32], step: int) -> None:
+        """Attention weights after so many steps, [heads, queries, keys]."""
+
     def said(self, message: str) -> None:
         """One sentence for the log."""
 
@@ -54,6 +60,9 @@ class Silent:
         """Nothing."""
 
     def epoch_ended(self, record: EpochRecord) -> None:
+        """Nothing."""
+
+    def looked(self, name: str, weights: npt.NDArray[np.float32], step: int) -> None:
         """Nothing."""
 
     def said(self, message: str) -> None:
@@ -95,6 +104,11 @@ class Both:
         """To both."""
         for one in self._both:
             one.epoch_ended(record)
+
+    def looked(self, name: str, weights: npt.NDArray[np.float32], step: int) -> None:
+        """To both."""
+        for one in self._both:
+            one.looked(name, weights, step)
 
     def said(self, message: str) -> None:
         """To both."""
