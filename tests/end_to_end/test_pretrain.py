@@ -8,12 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 
 import transferkit
 from tests import tiny
 from tests.end_to_end.conftest import Run
 from tests.small_data import write_csv
+from tests.training.test_loop import Impatient
 from transferkit.config import PretrainConfig
 from transferkit.data.preparation import prepare
 from transferkit.errors import ConfigError, RunError, TransferKitError
@@ -40,6 +43,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         settings = {"encoder.architecture": name, "training.epochs": 2, "training.precision": "fp32"}
         transferkit.pretrain(pretrain_config(None, options | settings, ["training.threads=1"]), path / name)
     return path
+
+
+def test_a_stopped_pretraining_goes_on_to_the_same_backbone(folder: Path, tmp_path: Path) -> None:
+    options = {"data.source": str(folder / "topics.csv"), "encoder.vectors": str(folder / "vectors.txt")}
+    fast = {"training.epochs": 3, "training.precision": "fp32", "training.checkpoint_minutes": 0.0}
+    config = pretrain_config(None, options | fast, ["training.threads=1", "training.batch_size=8"])
+    transferkit.pretrain(config, tmp_path / "whole")
+    stopped = transferkit.pretrain(config, tmp_path / "stopped", listener=Impatient(150))
+    assert (stopped.status, stopped.epochs) == ("interrupted", 1)
+    assert transferkit.resume(tmp_path / "stopped").status == "finished"
+    whole, resumed = (load_file(tmp_path / one / "model" / "model.safetensors") for one in ("whole", "stopped"))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert find_backbone(str(tmp_path / "stopped")).folder == tmp_path / "stopped" / "model"
 
 
 def trained(folder: Path, backbone: object, strategy: str, out: Path, *options: str) -> Path:
