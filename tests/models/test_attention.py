@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from transferkit.models import attention
 from transferkit.models.attention import MultiHeadAttention, attention_weights, causal_mask
 
 ROWS, LENGTH, WIDTH, HEADS = 2, 5, 12, 3
@@ -22,6 +23,13 @@ def layer() -> MultiHeadAttention:
     return MultiHeadAttention(WIDTH, HEADS).eval()
 
 
+@pytest.fixture(params=["plain", "fused"])
+def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By plain products, or by torch's kernel, for these few queries."""
+    for name in ("FEW_QUERIES", "FEW_WITH_GRADIENT"):
+        monkeypatch.setattr(attention, name, LENGTH if request.param == "plain" else 0)
+
+
 def of_torch(layer: MultiHeadAttention) -> nn.MultiheadAttention:
     """torch's layer with the same weights."""
     twin = nn.MultiheadAttention(WIDTH, HEADS, batch_first=True).eval()
@@ -33,6 +41,7 @@ def of_torch(layer: MultiHeadAttention) -> nn.MultiheadAttention:
     return twin
 
 
+@pytest.mark.usefixtures("kernel")
 @pytest.mark.parametrize("with_weights", [False, True])
 @pytest.mark.parametrize("masked", [False, True])
 def test_it_equals_torch(layer: MultiHeadAttention, x: Tensor, masked: bool, with_weights: bool) -> None:
@@ -50,12 +59,32 @@ def test_it_equals_torch(layer: MultiHeadAttention, x: Tensor, masked: bool, wit
         assert weights is None
 
 
+@pytest.mark.usefixtures("kernel")
 def test_gradients_equal_torch(layer: MultiHeadAttention, x: Tensor) -> None:
     twin = of_torch(layer)
     layer(x, x, causal_mask(LENGTH, LENGTH))[0].square().sum().backward()
     twin(x, x, x, attn_mask=~causal_mask(LENGTH, LENGTH))[0].square().sum().backward()
     ours = torch.cat([part.weight.grad for part in (layer.query, layer.key, layer.value)])
     torch.testing.assert_close(ours, twin.in_proj_weight.grad, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("queries", "gradient", "is_fused"), [(8, False, False), (9, False, True), (256, True, False), (257, True, True)]
+)
+def test_the_kernel_is_chosen_by_what_is_faster(
+    layer: MultiHeadAttention, monkeypatch: pytest.MonkeyPatch, queries: int, gradient: bool, is_fused: bool
+) -> None:
+    calls = []
+
+    def fused(query: Tensor, *_: Tensor, attn_mask: Tensor | None) -> Tensor:
+        calls.append(query)
+        return query
+
+    monkeypatch.setattr(attention.functional, "scaled_dot_product_attention", fused)
+    x = torch.ones(1, queries, WIDTH)
+    with torch.set_grad_enabled(gradient):
+        layer(x, x)
+    assert bool(calls) == is_fused
 
 
 def test_dropout_acts_on_the_weights_in_training_alone(x: Tensor) -> None:

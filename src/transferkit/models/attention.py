@@ -31,8 +31,9 @@ class KeysValues:
         return KeysValues(self.keys.index_select(0, index), self.values.index_select(0, index))
 
 
-# Up to so many queries, as in every step of decoding, plain products are up to three times as fast as the fused kernel.
-FEW_QUERIES = 8
+# Up to so many queries, as in every step of decoding, plain products are up to three times as fast as the fused kernel;
+# with the way back, whose fused kernel is slow on a CPU, up to so many more.
+FEW_QUERIES, FEW_WITH_GRADIENT = 8, 256
 
 
 class MultiHeadAttention(nn.Module):
@@ -76,7 +77,8 @@ class MultiHeadAttention(nn.Module):
         _check_mask(mask, (*query.shape[:3], given.keys.shape[2]))
         share = self.dropout if self.training else 0.0
         weights = None
-        if with_weights or share or query.shape[2] <= FEW_QUERIES:
+        few = FEW_WITH_GRADIENT if query.requires_grad else FEW_QUERIES
+        if with_weights or share or query.shape[2] <= few:
             weights = attention_weights(query, given.keys, mask)
             mixed = (dropout(weights, share) if share else weights) @ given.values
         else:

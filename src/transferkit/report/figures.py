@@ -48,7 +48,7 @@ def accuracy(strategies: Sequence[StrategyView], baseline: float | None) -> Pict
     legend = ["stars: published"] if any(s.published is not None for s in strategies) else []
     if baseline is not None:
         axes.axvline(baseline, color=MUTED.light, linewidth=1, linestyle=_DASHED)
-        legend.insert(0, f"dashed: majority baseline, {percent(baseline)}")
+        legend.insert(0, f"dashed: majority, {percent(baseline)}")
     axes.set_title("; ".join(legend))
     _rows_by_name(axes, strategies)
     axes.xaxis.set_major_locator(MaxNLocator(5, steps=_STEPS))
