@@ -11,10 +11,11 @@ import torch
 
 import transferkit
 from tests.small_data import write_csv
+from transferkit import api
 from transferkit.config import RunConfig
 from transferkit.errors import ConfigError
 from transferkit.evaluation.results import EpochRecord
-from transferkit.run_folder import read_predictions, read_record, read_result
+from transferkit.run_folder import read_lora, read_predictions, read_record, read_result
 from transferkit.settings import compare_config, run_config
 from transferkit.training import prefix_cache
 from transferkit.training.tracking import Silent, read_epochs
@@ -200,3 +201,39 @@ def test_a_stopped_classifier_goes_on_to_the_same_weights(
     assert resumed.metrics == read_result(tmp_path / "whole").metrics
     np.testing.assert_array_equal(read_predictions(tmp_path / "stopped")[1], read_predictions(tmp_path / "whole")[1])
     assert not (tmp_path / "stopped" / "checkpoints").exists()
+
+
+def test_a_run_of_lora_says_what_it_learnt_in_its_folder_and_on_its_page(
+    settings: dict[str, object], tmp_path: Path
+) -> None:
+    run(settings, tmp_path / "run", "lora(rank=2)", epochs=1)
+    updates = read_lora(tmp_path / "run")
+    assert updates is not None
+    assert {(module.rank, module.scaling) for module in updates.modules} == {(2, 4.0)}
+    assert all(module.update_norm > 0 and 1 <= module.effective_rank <= 2 for module in updates.modules)
+    page = tmp_path / "run" / "report.html"
+    drawn = page.read_text(encoding="utf-8")
+    assert "What LoRA learned" in drawn
+    assert updates.plane is not None
+    assert f"Plane of the update of {updates.plane.module}" in drawn
+    page.unlink()
+    api.report(tmp_path / "run")
+    assert page.read_text(encoding="utf-8") == drawn
+
+
+@pytest.mark.parametrize("strategy", ["full", "linear-probe", "bottleneck"])
+def test_a_run_of_another_strategy_has_no_updates(settings: dict[str, object], tmp_path: Path, strategy: str) -> None:
+    run(settings, tmp_path / "run", strategy, epochs=1)
+    assert not (tmp_path / "run" / "lora.json").exists()
+    assert read_lora(tmp_path / "run") is None
+    assert "What LoRA learned" not in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_comparison_shows_the_updates_of_its_runs_of_lora(settings: dict[str, object], tmp_path: Path) -> None:
+    changed = settings | {"training.epochs": 1, "strategies": ["lora", "lora(rank=1)", "linear-probe"]}
+    transferkit.compare(compare_config(None, changed, []), tmp_path / "all")
+    files = sorted(file.parent.name for file in (tmp_path / "all").rglob("lora.json"))
+    assert files == ["lora-rank=1-seed0", "lora-seed0"]
+    drawn = (tmp_path / "all" / "report.html").read_text(encoding="utf-8")
+    assert drawn.count("Updates by kind of module in ") == 2 * 2  # the caption, and the label of its frame
+    assert drawn.count("Plane of the update of") == 2  # the caption and the words of one picture: rank 1 has no plane

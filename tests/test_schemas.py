@@ -70,6 +70,8 @@ def test_files_that_are_written_are_valid() -> None:
     ((_, epochs),) = samples.histories([samples.run("lora")]).items()
     validator("epoch").validate(as_file(epochs[0]))
     validator("mistake").validate(as_file(samples.mistakes(["lora"])[0]))
+    for plane in (True, False):
+        validator("lora").validate(as_file(samples.lora_updates(plane=plane)))
 
 
 def test_scores_of_real_predictions_are_valid() -> None:
@@ -105,7 +107,7 @@ def test_a_field_that_is_missing_is_refused(field: str) -> None:
 def test_no_field_of_a_file_is_undocumented() -> None:
     text = (REFERENCE / "files.md").read_text(encoding="utf-8")
     named = set(re.findall(r"`(\w+)`", text))
-    for name in ("comparison", "result", "run"):
+    for name in ("comparison", "result", "run", "lora"):
         assert set(schemas.schema(name)["properties"]) <= named, name
     for name in schemas.MODELS:
         assert f"({schemas.file_name(name)})" in text

@@ -125,6 +125,11 @@ def report(folder: str | Path) -> Path:
         (result.strategy, result.seed): read_epochs(folder / result.run / run_folder.METRICS_FILE)
         for result in comparison.results
     }
+    updates = {
+        (result.strategy, result.seed): found
+        for result in comparison.results
+        if (found := run_folder.read_lora(folder / result.run))
+    }
     path = folder / run_folder.REPORT_FILE
-    write_file(path, page.render(comparison, histories, mistakes))
+    write_file(path, page.render(comparison, histories, mistakes, updates))
     return path

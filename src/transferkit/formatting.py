@@ -137,6 +137,11 @@ def three_figures(value: float) -> str:
     return f"{value:,.0f}" if value >= 99.95 else f"{value:.3g}"
 
 
+def two_decimals(value: float) -> str:
+    """A number beside others of its kind, such as an effective rank: '3.60'."""
+    return f"{value:,.2f}"
+
+
 def size(value: float | None) -> str:
     """Bytes in decimal units: 2370000 as '2.37 MB'."""
     if value is None:

@@ -22,6 +22,7 @@ from transferkit.data.batching import FeatureTable, LengthGroupedSampler
 from transferkit.data.preparation import TextData, prepare
 from transferkit.environment import PeakMemory, describe, file_hash, quiet_libraries, release_memory
 from transferkit.errors import ConfigError
+from transferkit.evaluation.lora_updates import lora_updates
 from transferkit.evaluation.metrics import quick_metrics, score
 from transferkit.evaluation.results import DataFacts, RunResult, write_json
 from transferkit.formatting import percent
@@ -159,6 +160,8 @@ def run_one(config: RunConfig, job: Job, folder: Path, label: str, listener: Lis
             )
         train_seconds = time.perf_counter() - start
         _save_model(folder, model, strategy, config, job)
+        if not outcome.interrupted and (updates := lora_updates(model)):
+            write_json(folder / run_folder.LORA_FILE, updates)
         result = trained(label, config.seed, folder, report, outcome, train_seconds, job.compute)
         if not outcome.interrupted:
             try:

@@ -15,6 +15,7 @@ from transferkit.errors import RunError
 from transferkit.evaluation.results import (
     Comparison,
     DataFacts,
+    LoRAUpdates,
     ParallelFacts,
     Record,
     RunResult,
@@ -27,6 +28,7 @@ RUN_FILE = "run.json"
 RESULT_FILE = "results.json"
 COMPARISON_FILE = "comparison.json"
 MISTAKES_FILE = "mistakes.json"
+LORA_FILE = "lora.json"
 METRICS_FILE = "metrics.jsonl"
 LABELS_FILE = "labels.json"
 PREDICTIONS_FILE = "predictions.safetensors"
@@ -259,6 +261,16 @@ def _check_task(folder: Path, wanted: str) -> None:
 def read_result(folder: Path) -> RunResult:
     """`results.json` of a run folder."""
     return read_json(folder / RESULT_FILE, RunResult)
+
+
+def read_lora(folder: Path) -> LoRAUpdates | None:
+    """`lora.json` of a run folder; None where the run was not of `lora`, or did not reach its end.
+
+    Raises:
+        RunError: it is damaged.
+    """
+    path = folder / LORA_FILE
+    return read_json(path, LoRAUpdates) if path.is_file() else None
 
 
 def stored_bytes(folder: Path) -> int:

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 
 from transferkit.adaptation.capsule import CapsuleInfo
-from transferkit.evaluation.results import Comparison, EpochRecord, Mistake, RunResult, write_json
+from transferkit.evaluation.results import Comparison, EpochRecord, LoRAUpdates, Mistake, RunResult, write_json
 from transferkit.inference.quantization import Quality
 from transferkit.run_folder import RunRecord, TranslationRecord
 
@@ -27,6 +27,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "translation-run": TranslationRecord,
     "epoch": EpochRecord,
     "mistake": Mistake,
+    "lora": LoRAUpdates,
     "capsule": CapsuleInfo,
     "quantization": Quality,
 }

@@ -12,6 +12,9 @@ from transferkit.evaluation.results import (
     Comparison,
     DataFacts,
     EpochRecord,
+    LoRAModule,
+    LoRAPlane,
+    LoRAUpdates,
     Mistake,
     Pair,
     ReliabilityBin,
@@ -233,6 +236,43 @@ def mistakes(strategies: list[str], labels: tuple[str, ...] = TWO_CLASSES, rows:
         }
         found.append(Mistake(row=17 * row + 3, text=(texts[row % len(texts)],), label=label, answers=answers))
     return found
+
+
+def lora_updates(rank: int = 4, layers: int = 3, plane: bool = True) -> LoRAUpdates:
+    """Of two kinds of modules; the later the layer, the more does one direction prevail."""
+    modules = [
+        _lora_module(f"net.layer.{layer}.{kind}", rank, 0.3 + 0.2 * layer + 0.1 * place, (layer + 1.0) / layers)
+        for layer in range(layers)
+        for place, kind in enumerate(("attention.query", "output.dense"))
+    ]
+    return LoRAUpdates(modules=tuple(modules), plane=lora_plane(modules[-1].name) if plane and rank > 1 else None)
+
+
+def lora_plane(module: str) -> LoRAPlane:
+    """Points on two spirals, one in the plane."""
+    turns = [number / 4 for number in range(24)]
+    return LoRAPlane(
+        module=module,
+        share=0.992,
+        update=tuple((0.01 * turn, 0.02 * (turn % 1), 0.0) for turn in turns),
+        weight=tuple((0.03 * (turn % 2 - 1), 0.01 * turn - 0.03, 0.05 * (turn % 3 - 1.4)) for turn in turns),
+    )
+
+
+def _lora_module(name: str, rank: int, strongest: float, decay: float) -> LoRAModule:
+    values = tuple(strongest * (1 - decay / 2) ** place for place in range(rank))
+    norm = sum(value**2 for value in values) ** 0.5
+    return LoRAModule(
+        name=name,
+        rank=rank,
+        scaling=8 / rank,
+        shape=(384, 384),
+        singular_values=values,
+        effective_rank=rank - decay * (rank - 1) / 2,
+        update_norm=norm,
+        weight_norm=20.0,
+        relative_norm=norm / 20,
+    )
 
 
 def _summaries(results: list[RunResult]) -> tuple[StrategySummary, ...]:

@@ -16,7 +16,7 @@ from transferkit.report import page
 
 from . import samples
 
-VOID = {"meta", "link", "br", "hr", "img", "input"}
+VOID = {"meta", "link", "br", "hr", "img", "input", "wbr"}
 
 
 class Reader(HTMLParser):
@@ -55,7 +55,12 @@ class Reader(HTMLParser):
 
 
 def render(comparison: Comparison, mistakes: list[Mistake]) -> str:
-    return page.render(comparison, samples.histories(list(comparison.results)), mistakes)
+    updates = {
+        (result.strategy, result.seed): samples.lora_updates()
+        for result in comparison.results
+        if result.strategy.startswith("lora") and result.status == "finished"
+    }
+    return page.render(comparison, samples.histories(list(comparison.results)), mistakes, updates)
 
 
 def seeds_of_two_classes() -> Comparison:
@@ -252,6 +257,7 @@ def test_single_run_has_no_words_of_comparison() -> None:
     assert "81.3 % of the test rows are answered rightly" in reader.text
     assert [svg["aria-label"].split(".")[0] for svg in reader.all("svg") if svg] == [
         "lora",
+        "Plane of the update of net",
         "Calibration of lora",
         "Length of the training rows in tokens",
     ]

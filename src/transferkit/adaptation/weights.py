@@ -29,9 +29,9 @@ def weights_of(model: TextClassifier) -> tuple[Weights, ...]:
     kinds: dict[tuple[str, Source, bool], list[int]] = {}
     for name, parameter in model.named_parameters():
         origin: Source = model.origins.get(parameter, "added")
-        kinds.setdefault((_kind(name), origin, parameter.requires_grad), []).append(parameter.numel())
+        kinds.setdefault((kind_of(name), origin, parameter.requires_grad), []).append(parameter.numel())
     for name in model.left_out:
-        kinds.setdefault((_kind(name), "left out", False), []).append(0)
+        kinds.setdefault((kind_of(name), "left out", False), []).append(0)
     return tuple(
         Weights(name, len(sizes), sum(sizes), origin, trains) for (name, origin, trains), sizes in kinds.items()
     )
@@ -51,5 +51,6 @@ def as_table(rows: Sequence[Weights], with_training: bool) -> str:
     )
 
 
-def _kind(name: str) -> str:
+def kind_of(name: str) -> str:
+    """A dotted name with * for the numbers of layers in it."""
     return re.sub(r"(?<=\.)\d+(?=\.)", "*", name)

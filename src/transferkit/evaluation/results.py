@@ -1,4 +1,4 @@
-"""What was found, as typed and immutable values: the contents of `results.json` and `comparison.json`.
+"""What was found, as typed and immutable values: the contents of `results.json`, `comparison.json` and others.
 
 A report, a table and a verdict are functions of these values and of nothing else.
 """
@@ -15,6 +15,7 @@ from transferkit.environment import write_file
 from transferkit.errors import RunError
 
 Interval = tuple[float, float]
+Point = tuple[float, float, float]
 Status = Literal["finished", "failed", "interrupted"]
 AnyRecord = TypeVar("AnyRecord", bound=BaseModel)
 
@@ -227,6 +228,39 @@ class Mistake(Record):
     text: tuple[str, ...] = Field(description="one text, or two of a pair")
     label: str
     answers: dict[str, tuple[str, float]] = Field(description="by strategy: predicted label and its probability")
+
+
+class LoRAModule(Record):
+    """One weight W that LoRA adapted, and its update: the scaling times B A."""
+
+    name: str
+    rank: int = Field(description="columns of B and rows of A")
+    scaling: float = Field(description="alpha / rank, or alpha / sqrt(rank) when rank-stabilised")
+    shape: tuple[int, int] = Field(description="of W: outputs, inputs")
+    singular_values: tuple[float, ...] = Field(description="of the update, from large to small")
+    effective_rank: float = Field(description="exp of the entropy of singular_values over their sum; 0 of no update")
+    update_norm: float = Field(description="Frobenius norm of the update")
+    weight_norm: float = Field(description="Frobenius norm of W")
+    relative_norm: float | None = Field(description="update_norm / weight_norm; null where W is zero")
+
+
+class LoRAPlane(Record):
+    """Outputs for the same random unit inputs, on three axes: two of the update and one of W orthogonal to them."""
+
+    module: str = Field(description="the one of the largest relative_norm whose update has two directions")
+    share: float = Field(description="of the update's squared norm that its two axes hold; 1 with rank 2")
+    update: tuple[Point, ...] = Field(description="the update's output for each input")
+    weight: tuple[Point, ...] = Field(description="the output of W for the same inputs")
+
+
+class LoRAUpdates(Record):
+    """`lora.json`: what a LoRA run learnt."""
+
+    schema_: Literal["transferkit/lora/1"] = Field(default="transferkit/lora/1", alias="schema")
+    modules: tuple[LoRAModule, ...] = Field(description="in the model's order")
+    plane: LoRAPlane | None = Field(description="null where no update has two directions")
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
 def write_json(path: Path, record: BaseModel | dict[str, Any] | list[Any]) -> None:

@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from transferkit import formatting
 from transferkit.evaluation.results import Comparison, EpochRecord, Mistake
 from transferkit.report import figures, palette, tables
+from transferkit.report.lora import LoRAView, Updates, lora_views
 from transferkit.report.svg import Picture
 from transferkit.report.views import StrategyView, gather
 
@@ -31,6 +32,7 @@ _FILTERS = (
     formatting.p_value,
     formatting.count,
     formatting.three_figures,
+    formatting.two_decimals,
     formatting.size,
     formatting.seconds,
     formatting.ratio,
@@ -57,13 +59,14 @@ class Section:
         return f"{self.folder}{self.anchor}.html.jinja"
 
 
-def render(comparison: Comparison, histories: History, mistakes: list[Mistake]) -> str:
+def render(comparison: Comparison, histories: History, mistakes: list[Mistake], updates: Updates | None = None) -> str:
     """The report as one HTML document that loads nothing.
 
     Args:
         comparison: of any number of strategies and seeds; a single run is a comparison with one result.
         histories: the epochs of each (strategy, seed); a run without any is left out of the learning curves.
         mistakes: in the order in which they are to be listed.
+        updates: of the (strategy, seed) that have any; of each strategy the first seed is shown.
     """
     strategies = gather(comparison)
     scored = [strategy for strategy in strategies if strategy.accuracy is not None]
@@ -74,6 +77,7 @@ def render(comparison: Comparison, histories: History, mistakes: list[Mistake]) 
     efficiency = tables.efficiency(sound, baseline)
     learning = _learning(strategies, histories, baseline)
     calibration = _calibration(scored)
+    lora = lora_views(strategies, updates or {})
     context = {
         "title": _title(comparison, strategies),
         "facts": _facts(comparison),
@@ -93,9 +97,10 @@ def render(comparison: Comparison, histories: History, mistakes: list[Mistake]) 
         "efficiency_picture": figures.efficiency(efficiency) if len(efficiency) > 1 else None,
         "learning": learning,
         "calibration": calibration,
+        "lora": lora,
         "lengths": figures.lengths(comparison.data) if comparison.data.length_histogram else None,
         "mistakes": mistakes,
-        "sections": _sections(comparison, scored, sound, learning, calibration, mistakes),
+        "sections": _sections(comparison, scored, sound, learning, lora, calibration, mistakes),
     }
     return draw(context)
 
@@ -197,6 +202,7 @@ def _sections(
     scored: Sequence[StrategyView],
     sound: Sequence[StrategyView],
     learning: Sequence[Panel],
+    lora: Sequence[LoRAView],
     calibration: Sequence[Panel],
     mistakes: Sequence[Mistake],
 ) -> list[Section]:
@@ -209,6 +215,7 @@ def _sections(
         (bool(comparison.pairs), Section("evidence", "Pairwise evidence")),
         (len(sound) > 1, Section("costs", "What accuracy costs")),
         (bool(learning), Section("learning", "Learning curves")),
+        (bool(lora), Section("lora", "What LoRA learned")),
         (detailed, Section("classes", "Classes")),
         (bool(calibration), Section("calibration", "Calibration")),
         (True, Section("data", "Data")),
