@@ -168,6 +168,16 @@ def test_the_plane_is_that_of_the_largest_update_beside_its_weight() -> None:
     assert updates.plane.module == "1"
 
 
+def test_a_second_direction_that_is_rounding_alone_spans_no_plane() -> None:
+    column, row = drawn(6, 1), drawn(1, 6, seed=1)
+    layer = lora_layer(torch.column_stack([column, 0.3 * column]), torch.cat([row, 0.7 * row]))
+    values = decompose(layer).values
+    assert 0 < values[1] < 1e-5 * values[0]
+    updates = lora_updates(nn.Sequential(layer))
+    assert updates is not None
+    assert updates.plane is None
+
+
 def test_it_leaves_the_model_and_the_random_numbers_as_they_were() -> None:
     model = nn.Sequential(lora_layer(drawn(6, 2), drawn(2, 6, seed=1)))
     before, state = tiny.weights_of(model), torch.random.get_rng_state()

@@ -23,6 +23,8 @@ _AXES = ("u\u2081", "u\u2082", "w")
 # Inches: of the line above, and the heights beyond which a sheet is too flat to read or mostly empty.
 _LINE, _LOWEST, _HIGHEST = 0.3, 2.4, 4.2
 _KEY = "filled: the update; open, on stems: the frozen weight"
+# That of lines: what shares it is drawn in the order of the calls.
+_LAYER = 2
 _GRID = (-0.5, 0.0, 0.5)
 _ARROW = {"arrowstyle": "->", "color": INK.light, "linewidth": 1, "shrinkA": 0, "shrinkB": 0}
 
@@ -48,7 +50,7 @@ def plane_picture(plane: LoRAPlane, look: Look, index: int) -> Picture:
     axes.set_axis_off()
     # What is below the plane is behind it, since it is looked at from above.
     _stems(axes, weight[weight[:, 2] < 0])
-    axes.fill(*project(corners).T, color=look.colour.light, alpha=0.22, linewidth=0)
+    axes.fill(*project(corners).T, color=look.colour.light, alpha=0.3, linewidth=0, zorder=_LAYER)
     _grid(axes, reach)
     _arrows(axes, reach)
     axes.plot(*project(update).T, look.marker, color=look.colour.light, markersize=5)
@@ -93,7 +95,7 @@ def _grid(axes: Axes, reach: float) -> None:
 def _arrows(axes: Axes, reach: float) -> None:
     """The positive half of each axis with its name, all of the same length."""
     for name, (x, y) in zip(_AXES, project(reach * np.eye(3)).tolist(), strict=True):
-        axes.annotate("", (x, y), (0.0, 0.0), arrowprops=_ARROW)
+        axes.annotate("", (x, y), (0.0, 0.0), arrowprops=_ARROW, zorder=_LAYER)
         side, offset = ("left", 5) if x >= 0 else ("right", -5)
         axes.annotate(name, (x, y), xytext=(offset, 2), textcoords="offset points", ha=side, color=INK.light)
 
