@@ -42,6 +42,8 @@ from transferkit import formatting
         (formatting.short_count(22_713_986), "22.7M"),
         (formatting.three_figures(32_857.1), "32,857"),
         (formatting.three_figures(0.05221), "0.0522"),
+        (formatting.two_decimals(3.6), "3.60"),
+        (formatting.two_decimals(27.971), "27.97"),
         (formatting.size(2_370_000), "2.37 MB"),
         (formatting.size(999_960), "1,000 kB"),
         (formatting.size(12), "12 B"),

@@ -55,8 +55,8 @@ def decompose(layer: LoRALinear) -> Decomposition:
 
     With B = Q R and A^T = P T (QR), s B A = Q (s R T^T) P^T, and only the core s R T^T, rank x rank, is decomposed.
     """
-    q, r = torch.linalg.qr(layer.lora_b.double())
-    p, t = torch.linalg.qr(layer.lora_a.double().T)
+    q, r = torch.linalg.qr(_exact(layer.lora_b))
+    p, t = torch.linalg.qr(_exact(layer.lora_a).T)
     left, values, right = torch.linalg.svd(layer.scaling * r @ t.T, full_matrices=False)
     return Decomposition(q @ left, values, p @ right.T)
 
@@ -72,9 +72,14 @@ def effective_rank(values: Tensor) -> float:
     return float(torch.special.entr(values / total).sum().exp())
 
 
+def _exact(parameter: Tensor) -> Tensor:
+    """In float64, on the processor: not every accelerator has such numbers."""
+    return parameter.cpu().double()
+
+
 def _module(name: str, layer: LoRALinear) -> LoRAModule:
     values = decompose(layer).values
-    update, weight = float(values.norm()), float(torch.linalg.vector_norm(layer.base.weight, dtype=torch.float64))
+    update, weight = float(values.norm()), float(_exact(layer.base.weight).norm())
     return LoRAModule(
         name=name,
         rank=len(layer.lora_a),
@@ -111,13 +116,13 @@ def plane(name: str, layer: LoRALinear) -> LoRAPlane:
     that the weight has orthogonal to them, found by a randomised decomposition (Halko et al. 2011, algorithm 4.4).
     """
     left, values, _ = decompose(layer)
-    weight = layer.base.weight.double()
+    weight = _exact(layer.base.weight)
     axes = torch.column_stack([left[:, :2], _strongest_outside(weight, left[:, :2])])
     axes *= _signs(axes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        inputs = nn.functional.normalize(torch.randn(INPUTS, layer.base.in_features, dtype=torch.float64)).to(weight)
-    updates = layer.scaling * inputs @ layer.lora_a.double().T @ layer.lora_b.double().T
+        inputs = nn.functional.normalize(torch.randn(INPUTS, layer.base.in_features, dtype=torch.float64))
+    updates = layer.scaling * inputs @ _exact(layer.lora_a).T @ _exact(layer.lora_b).T
     return LoRAPlane(
         module=name,
         share=float(values[:2].square().sum() / values.square().sum()),
