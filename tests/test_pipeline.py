@@ -217,7 +217,7 @@ def test_a_run_of_lora_says_what_it_learnt_in_its_folder_and_on_its_page(
     assert updates.plane is not None
     assert f"Plane of the update of {updates.plane.module}" in drawn
     page.unlink()
-    api.report(tmp_path / "run")
+    api.draw_report(tmp_path / "run")
     assert page.read_text(encoding="utf-8") == drawn
 
 

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from transferkit.adaptation.unfreezing import Partial as Partial
     from transferkit.adaptation.unfreezing import Scratch as Scratch
     from transferkit.api import compare as compare
+    from transferkit.api import draw_report as draw_report
     from transferkit.api import evaluate as evaluate
     from transferkit.api import pretrain as pretrain
-    from transferkit.api import report as report
     from transferkit.api import resume as resume
     from transferkit.api import train as train
     from transferkit.config import CompareConfig as CompareConfig
@@ -35,9 +35,9 @@ __version__ = "0.1.0"
 # Where each public name lives. A name is imported when it is first used: torch alone takes a second to load.
 _HOMES = {
     "compare": "api",
+    "draw_report": "api",
     "evaluate": "api",
     "pretrain": "api",
-    "report": "api",
     "resume": "api",
     "train": "api",
     "CompareConfig": "config",

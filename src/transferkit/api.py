@@ -86,7 +86,7 @@ def _run(
         result = run_one(config, job, folder, config.strategy.label, listener)
         if result.status == "finished":
             conclusion.write_mistakes(folder, job, *conclusion.read_logits(folder, [result]))
-    report(folder)
+    draw_report(folder)
     return result
 
 
@@ -104,7 +104,7 @@ def compare(
         comparison = grid.compare(config, folder, overwrite, listener or Silent())
     finally:
         if (folder / run_folder.COMPARISON_FILE).is_file():
-            report(folder)
+            draw_report(folder)
     return comparison
 
 
@@ -113,7 +113,7 @@ def evaluate(run: str | Path, data: DataConfig, *, listener: Listener | None = N
     return evaluate_predictor(load_exact(run), data, listener or Silent())
 
 
-def report(folder: str | Path) -> Path:
+def draw_report(folder: str | Path) -> Path:
     """Draw `report.html` of a run or a comparison anew from its files and return its path."""
     folder = Path(folder)
     if not folder.is_dir():

@@ -302,7 +302,7 @@ def report(folder: Path) -> None:
     """Draw the report of a run or a comparison anew from its files."""
     from transferkit import api
 
-    click.echo(api.report(folder))
+    click.echo(api.draw_report(folder))
 
 
 @app.command()
