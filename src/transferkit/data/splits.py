@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
+from typing import Protocol, Self, TypeVar
+
 import numpy as np
 
-from transferkit.data.rows import Indices, Mask, Rows, TextRows, counted
+from transferkit.data.rows import Indices, Mask, TextRows, counted
 from transferkit.errors import ConfigError, DataError
 
 # Each draw has a stream of its own, so that asking for one never changes the rows of another.
 _STREAMS = {"test": 0, "validation": 1, "test-size": 2, "train-size": 3, "validation-size": 4}
 
 
-def draw_missing(train: Rows, fractions: dict[str, float], names: tuple[str, ...], seed: int) -> dict[str, Rows]:
+class LabelledRows(Protocol):
+    """What a stratified draw asks of rows, of texts or of anything else."""
+
+    @property
+    def labels(self) -> Indices:
+        """The number of each row's class, [rows]."""
+
+    @property
+    def where(self) -> str:
+        """How messages call the rows."""
+
+    def __len__(self) -> int: ...
+
+    def keep(self, mask: Mask) -> Self:
+        """Those for which `mask` [rows] is true, in their own order."""
+
+
+AnyRows = TypeVar("AnyRows", bound=LabelledRows)
+
+
+def draw_missing(train: AnyRows, fractions: dict[str, float], names: tuple[str, ...], seed: int) -> dict[str, AnyRows]:
     """Split `train` into what stays for training and one part per entry of `fractions` (of all its rows).
 
     Every class has at least one row in every part; rows keep the order of the source.
@@ -36,7 +58,7 @@ def draw_missing(train: Rows, fractions: dict[str, float], names: tuple[str, ...
     return {"train": train, **drawn}
 
 
-def sample(rows: Rows, split: str, size: int, seed: int) -> Rows:
+def sample(rows: AnyRows, split: str, size: int, seed: int) -> AnyRows:
     """A stratified sample of `size` rows of a split, with at least one of every class present.
 
     Raises:

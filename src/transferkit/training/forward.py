@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import cast
+from collections.abc import Callable, Iterator
+from typing import Protocol, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from transferkit.data.batching import FeatureTable
 from transferkit.training.precision import Compute, autocast
 from transferkit.training.tracking import Listener
 
@@ -17,9 +16,18 @@ from transferkit.training.tracking import Listener
 Forward = Callable[[dict[str, Tensor]], Tensor]
 
 
+class Rows(Protocol):
+    """Rows to answer, of texts or of anything else."""
+
+    def __len__(self) -> int: ...
+
+    def in_length_order(self, max_tokens: int) -> Iterator[tuple[np.ndarray, dict[str, Tensor]]]:
+        """(row numbers, batch) over all rows, in batches of at most `max_tokens` tokens and of one row at least."""
+
+
 def predict_logits(
     model: nn.Module,
-    table: FeatureTable,
+    table: Rows,
     max_tokens: int,
     listener: Listener,
     compute: Compute | None = None,
@@ -48,7 +56,7 @@ def predict_logits(
 
 
 @torch.inference_mode()
-def answer_all(answer: Forward, table: FeatureTable, max_tokens: int, listener: Listener) -> np.ndarray:
+def answer_all(answer: Forward, table: Rows, max_tokens: int, listener: Listener) -> np.ndarray:
     """What `answer` gives for all rows in their own order, float32 [rows, classes]."""
     logits: np.ndarray | None = None
     for rows, batch in table.in_length_order(max_tokens):
