@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 
 from transferkit import run_folder
 from transferkit.adaptation.base import AdaptationReport, Strategy
@@ -23,7 +22,7 @@ from transferkit.data.preparation import TextData, prepare
 from transferkit.environment import PeakMemory, describe, file_hash, quiet_libraries, release_memory
 from transferkit.errors import ConfigError
 from transferkit.evaluation.lora_updates import lora_updates
-from transferkit.evaluation.metrics import quick_metrics, score
+from transferkit.evaluation.metrics import score
 from transferkit.evaluation.results import DataFacts, RunResult, write_json
 from transferkit.formatting import percent
 from transferkit.models.backbones import HEAD_FILE, TextClassifier, load_classifier, longest_input
@@ -33,12 +32,13 @@ from transferkit.tasks.classification import Classification
 from transferkit.tokenization.pretrained import TextTokenizer
 from transferkit.training.averaging import LEAST_EPOCHS
 from transferkit.training.forward import predict_logits
-from transferkit.training.loop import Outcome, Plan, Validate, Validation, fit
+from transferkit.training.loop import Outcome, Plan, fit
 from transferkit.training.precision import Compute, choose, probe_rows, threads
 from transferkit.training.prefix_cache import PrefixCache
 from transferkit.training.tensorboard import tracked
 from transferkit.training.tracking import Listener
 from transferkit.training.used_rows import used_rows
+from transferkit.training.validation import on_rows
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def run_one(config: RunConfig, job: Job, folder: Path, label: str, listener: Lis
         start = time.perf_counter()
         train, validation = (_with_states(job, prefix, split, job.compute) for split in ("train", "validation"))
         plan = _plan(config, strategy, job)
-        validate = _validation(validation, plan, prefix, listener)
+        validate = on_rows(validation, plan.max_batch_tokens, listener, plan.compute, prefix)
         with used_rows(model, [train, validation]):
             outcome = fit(
                 model, job.task, train, plan, validate=validate, folder=folder, listener=tracker, forward=prefix
@@ -211,17 +211,6 @@ def _prefix(training: TrainingConfig, model: TextClassifier, job: Job, label: st
         )
         raise ConfigError(f"--prefix-cache {training.prefix_cache} has no effect: {why}; use auto or off.")
     return prefix
-
-
-def _validation(table: FeatureTable, plan: Plan, prefix: Prefix | None, listener: Listener) -> Validate:
-    """What the loop looks at after each epoch."""
-
-    def validate(model: nn.Module) -> Validation:
-        logits = predict_logits(model, table, plan.max_batch_tokens, listener, plan.compute, prefix)
-        assert table.labels is not None, "validation rows have labels"
-        return Validation(quick_metrics(table.labels, logits))
-
-    return validate
 
 
 def _with_states(job: Job, prefix: Prefix | None, split: str, compute: Compute) -> FeatureTable:

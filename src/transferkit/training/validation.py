@@ -1,0 +1,39 @@
+"""What an epoch of a classifier is worth, for the loop to choose by."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from torch import nn
+
+from transferkit.evaluation.metrics import quick_metrics
+from transferkit.training.forward import Forward, Rows, predict_logits
+from transferkit.training.loop import Validate, Validation
+from transferkit.training.precision import Compute
+from transferkit.training.tracking import Listener
+
+
+class LabelledRows(Rows, Protocol):
+    """Rows whose classes are known."""
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """The number of each row's class, [rows]."""
+
+
+def on_rows(
+    rows: LabelledRows,
+    max_tokens: int,
+    listener: Listener,
+    compute: Compute | None = None,
+    forward: Forward | None = None,
+) -> Validate:
+    """Accuracy, f1_macro, mcc and loss (nats) on the validation rows; the arguments are those of `predict_logits`."""
+    assert rows.labels is not None, "validation rows have labels"
+    labels = rows.labels
+
+    def validate(model: nn.Module) -> Validation:
+        return Validation(quick_metrics(labels, predict_logits(model, rows, max_tokens, listener, compute, forward)))
+
+    return validate
