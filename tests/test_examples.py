@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests import small_data
+from tests.data.test_images import write as write_idx
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 Example = Callable[..., Any]
@@ -49,6 +52,41 @@ def test_adapt_any_module(capsys: pytest.CaptureFixture[str]) -> None:
     printed = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
     assert float(printed["adapted to 5-9"].rstrip("%")) > 80
     assert printed["the base is still there for 0-4"] == printed["pretrained on 0-4"]
+
+
+def rows_of(printed: str) -> dict[str, tuple[int, float]]:
+    """Trainable parameters and accuracy in percent by strategy."""
+    found = re.findall(r"^(\S.*?) +([\d,]+) \(\S+.%\) +([\d.]+).% \(", printed, re.MULTILINE)
+    return {name: (int(count.replace(",", "")), float(accuracy)) for name, count, accuracy in found}
+
+
+def test_digits_to_letters(capsys: pytest.CaptureFixture[str]) -> None:
+    main_of("digits_to_letters.py")("--epochs", "4", "--seeds", "0")
+    printed = capsys.readouterr().out
+    rows = rows_of(printed)
+    assert {name: count for name, (count, _) in rows.items()} == {
+        "scratch": 61_281, "full": 61_281, "linear-probe": 425, "lora 2, linear2": 425 + 2 * (120 + 84),
+        "lora 2, both": 425 + 2 * (520 + 204), "lora 7, both": 425 + 7 * (520 + 204),
+    }  # fmt: skip
+    assert "letters: 627 to train on, 179 to test on" in printed
+    assert rows["full"][1] > 90
+    assert 40 < rows["linear-probe"][1] < rows["lora 7, both"][1]
+    # Every strategy but full is shown with its interval, its p value and what that says.
+    assert len(re.findall(r"\(.\d+\.\d to .*\), p .*; (?:yes|no|open)$", printed, re.MULTILINE)) == len(rows) - 1
+
+
+def test_digits_to_letters_reads_idx_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    random = np.random.default_rng(0)
+    for name in ("digits", "letters"):
+        write_idx(
+            tmp_path / name, random.integers(0, 256, (40, 28, 28), dtype=np.uint8), np.arange(40, dtype=np.uint8) % 2
+        )
+    files = ("--digits", str(tmp_path / "digits"), "--letters", str(tmp_path / "letters"))
+    main_of("digits_to_letters.py")(*files, "--epochs", "1", "--seeds", "0,1", "--train-size", "10")
+    printed = capsys.readouterr().out
+    assert [line.split(":")[0] for line in printed.splitlines()[:3]] == ["seed 0", "seed 1", "letters"]
+    assert ": 10 to train on, 8 to test on" in printed
+    assert rows_of(printed)["full"][0] == 61_026
 
 
 # PEFT asks the model by a name that transformers has deprecated.

@@ -15,13 +15,12 @@ from transferkit.adaptation.freezing import head_parameters
 from transferkit.adaptation.strategies import STRATEGIES, make_strategy
 from transferkit.config import StrategySpec
 from transferkit.data.images import ImageTable
-from transferkit.evaluation.metrics import quick_metrics
 from transferkit.models.convnet import ConvNet
 from transferkit.tasks.classification import Classification
-from transferkit.training.forward import predict_logits
-from transferkit.training.loop import Plan, Validation, fit
+from transferkit.training.loop import Plan, fit
 from transferkit.training.precision import Compute
 from transferkit.training.tracking import Silent
+from transferkit.training.validation import on_rows
 
 BATCH = {"images": torch.randn(4, 1, 32, 32, generator=torch.Generator().manual_seed(0))}
 PLAN = Plan(
@@ -99,10 +98,7 @@ def test_every_strategy_trains_what_it_says_and_learns(name: str, tmp_path: Path
     report = make_strategy(StrategySpec(name=name, options=OPTIONS.get(name, {}))).apply(model)
     assert report.trainable_parameters == TRAIN[name]
     before = tiny.weights_of(model)
-
-    def validate(network: nn.Module) -> Validation:
-        return Validation(quick_metrics(rows.labels, predict_logits(network, rows, 16, Silent())))
-
+    validate = on_rows(rows, 16, Silent())
     outcome = fit(model, Classification(rows.names), rows, PLAN, validate=validate, folder=tmp_path, listener=Silent())
     assert outcome.epochs[-1].train_loss < outcome.epochs[0].train_loss
     assert set(tiny.changed_names(before, model)) == set(report.trainable_names)
