@@ -1,7 +1,11 @@
 """Not only text: a convolutional net learns digits, then letters, by the strategies, loop and statistics of texts.
 
 Run it with: python examples/digits_to_letters.py
-or on idx files: python examples/digits_to_letters.py --digits mnist --letters notmnist --epochs 5
+or on idx files: python examples/digits_to_letters.py --digits ../shared/data/mnist --letters ../shared/data/notmnist
+
+From MNIST to notMNIST LoRA of rank 2 on the second linear layer trains 2.04 % of what full does and is 10.7 points
+behind it (95 %: 9.3 to 12.2); rank 7 on both layers trains 9.59 % and is 2.2 points behind (1.4 to 3.0). The whole
+table is in docs/explanation/strategies.md.
 """
 
 from __future__ import annotations
