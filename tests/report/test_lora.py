@@ -50,6 +50,13 @@ def test_modules_are_grouped_by_kind_without_what_all_names_share() -> None:
     assert view.largest_norm == max(module.relative_norm or 0 for module in view.modules)
 
 
+def test_of_modules_in_one_layer_the_number_is_in_what_all_names_share() -> None:
+    (view,) = views(lora=samples.lora_updates(layers=1))
+    assert view.prefix == "net.layer.0."
+    assert [group.name for group in view.groups] == ["attention.query", "output.dense"]
+    assert [view.short(module) for module in view.modules] == ["attention.query", "output.dense"]
+
+
 def test_a_model_without_numbered_layers_has_a_group_for_each_module() -> None:
     modules = tuple(
         module.model_copy(update={"name": name})

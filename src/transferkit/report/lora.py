@@ -105,7 +105,7 @@ def _view(strategy: StrategyView, index: int, seed: int, updates: LoRAUpdates) -
     prefix = _common_beginning([module.name for module in updates.modules])
     kinds: dict[str, list[LoRAModule]] = {}
     for module in updates.modules:
-        kinds.setdefault(kind_of(module.name).removeprefix(prefix), []).append(module)
+        kinds.setdefault(kind_of(module.name).removeprefix(kind_of(prefix)), []).append(module)
     groups = tuple(ModuleGroup(name, tuple(modules)) for name, modules in kinds.items())
     plane = updates.plane
     picture = plane_picture(plane, strategy.look, index) if plane else None
