@@ -111,7 +111,10 @@ def test_a_weight_of_zeros_has_no_relative_norm() -> None:
     updates = lora_updates(nn.Sequential(layer))
     assert updates is not None
     assert updates.modules[0].relative_norm is None
+    # The third axis, of which the weight has no direction, is off the plane nevertheless.
     assert updates.plane is not None
+    update = torch.tensor(updates.plane.update)
+    assert update[:, 2].abs().max() < 1e-6 * update.norm()
 
 
 def test_a_rank_two_update_lies_in_its_plane() -> None:

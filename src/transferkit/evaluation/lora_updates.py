@@ -132,12 +132,16 @@ def plane(name: str, layer: LoRALinear) -> LoRAPlane:
 
 
 def _strongest_outside(weight: Tensor, taken: Tensor) -> Tensor:
-    """The strongest left singular direction [out] of `weight` [out, in] orthogonal to the columns of `taken`."""
+    """The strongest left singular direction [out] of `weight` [out, in] orthogonal to the columns of `taken`.
+
+    Where the weight has none, as one of zeros, any that is orthogonal to them.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         rest = weight - taken @ (taken.T @ weight)
         found, _, _ = torch.svd_lowrank(rest, q=min(_SKETCH, *weight.shape), niter=_ITERATIONS)
-    return found[:, 0]
+    # Once more, since directions of what is zero are arbitrary.
+    return nn.functional.normalize(found[:, 0] - taken @ (taken.T @ found[:, 0]), dim=0)
 
 
 def _signs(axes: Tensor) -> Tensor:
