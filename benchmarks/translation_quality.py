@@ -20,7 +20,7 @@ from benchmarks import harness, translation
 from benchmarks.decoding import generated
 from benchmarks.harness import OURS, PEER
 from benchmarks.translation import Pairs
-from benchmarks.translation_training import DIFFERENCES, ended, make_trainer, prepared
+from benchmarks.translation_training import LEARNING_RATE, ended, make_trainer, prepared
 from transferkit.environment import describe, quiet_libraries
 from transferkit.evaluation.results import TranslationScores
 from transferkit.evaluation.translation import score
@@ -32,6 +32,16 @@ TRIAL_ROWS = 1500
 # Tokens of the sources of a batch of translations.
 BUDGET = 4096
 SEED = 0
+DIFFERENCES = [
+    "The peer takes batches of a fixed number of rows of like lengths, which have as many tokens on average as "
+    "TransferKit's batches of a fixed number of tokens.",
+    "The peer trains in fp32; TransferKit chooses its precision by measuring the machine.",
+    "TransferKit has its norms before each sublayer and the learning rate of its defaults, "
+    f"{translation.TRAINING.learning_rate:g}; Marian has them after it, and {LEARNING_RATE:g}.",
+    "TransferKit translates validation rows after each epoch, saves its weights, and keeps those of the epoch with the "
+    f"best {translation.TRAINING.best_metric}, all within the seconds; the peer does none of it and keeps its last.",
+    "Both have the same tokenizer, made beforehand.",
+]
 
 
 def ours(splits: dict[str, Pairs], tokenizers: Path, epochs: int) -> dict[str, Any]:

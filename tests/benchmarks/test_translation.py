@@ -100,6 +100,7 @@ def test_the_peer_gets_as_many_seconds(tmp_path: Path, monkeypatch: pytest.Monke
     assert ours["parameters"] == pytest.approx(peer["parameters"], rel=0.2)
     assert peer["epochs"] > 0
     assert ours["signatures"] == peer["signatures"]
+    assert any("0.001; Marian has them after it, and 0.0008" in one for one in result["differences"])
     assert "| help-en-it, 4 sentences | Marian, Seq2SeqTrainer |" in results_table.render([result])
 
 
