@@ -32,7 +32,7 @@ class KeysValues:
 
 
 # Up to so many queries, as in every step of decoding, plain products are up to three times as fast as the fused kernel;
-# with the way back, whose fused kernel is slow on a CPU, up to so many more.
+# with the backward pass, in which the fused kernel is slow on a CPU, up to the larger number.
 FEW_QUERIES, FEW_WITH_GRADIENT = 8, 256
 
 
