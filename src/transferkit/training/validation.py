@@ -14,7 +14,7 @@ from transferkit.training.precision import Compute
 from transferkit.training.tracking import Listener
 
 
-class LabelledRows(Rows, Protocol):
+class ValidationRows(Rows, Protocol):
     """Rows whose classes are known."""
 
     @property
@@ -23,7 +23,7 @@ class LabelledRows(Rows, Protocol):
 
 
 def on_rows(
-    rows: LabelledRows,
+    rows: ValidationRows,
     max_tokens: int,
     listener: Listener,
     compute: Compute | None = None,
