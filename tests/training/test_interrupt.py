@@ -35,8 +35,10 @@ def test_an_error_of_the_block_is_the_one_that_is_raised() -> None:
     def fail() -> None:
         raise ValueError("of the block")
 
+    before = signal.getsignal(signal.SIGINT)
     with pytest.raises(ValueError, match="of the block"):
         press_in_block(fail)
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_another_thread_holds_nothing() -> None:

@@ -16,7 +16,7 @@ def held_interrupt() -> Iterator[None]:
     Outside of the main thread nothing is held, since Python raises Ctrl-C in the main one.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C was pressed in the block.
+        KeyboardInterrupt: Ctrl-C was pressed in the block, and the block raised nothing itself.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
