@@ -45,6 +45,9 @@ def test_a_damaged_or_foreign_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text('{"schema": "transferkit/run/9"}')
     with pytest.raises(RunError, match="damaged or of another version"):
         run_folder.read_record(tmp_path)
+    (tmp_path / "lora.json").write_text('{"schema": "transferkit/lora/1", "modules"')
+    with pytest.raises(RunError, match=r"lora\.json .*damaged"):
+        run_folder.read_lora(tmp_path)
 
 
 def test_predictions_come_back_as_they_were(tmp_path: Path) -> None:
