@@ -47,6 +47,12 @@ def test_images_stand_in_the_middle_of_32_x_32_pixels(tmp_path: Path) -> None:
     assert (images.names, images.where) == (("0", "1", "2"), str(tmp_path))
 
 
+def test_only_labels_that_occur_are_classes(tmp_path: Path) -> None:
+    images = read_images(write(tmp_path, labels=np.array([1, 26, 1, 7, 7, 1], dtype=np.uint8)))
+    assert images.names == ("1", "7", "26")
+    assert images.labels.tolist() == [0, 2, 0, 1, 1, 0]
+
+
 def test_of_odd_sizes_the_pixel_too_many_is_after_the_image(tmp_path: Path) -> None:
     images = read_images(write(tmp_path, PIXELS[:, :27, :20]))
     np.testing.assert_array_equal(images.pixels[:, 2:29, 6:26], PIXELS[:, :27, :20])

@@ -80,7 +80,7 @@ class ImageTable:
 
 
 def read_images(path: Path) -> ImageTable:
-    """Images and labels in the idx format.
+    """Images and labels in the idx format; the labels that occur are the classes, in order.
 
     Args:
         path: of a file `*images-idx3-ubyte`, plain or `.gz`, or of a folder with one such file. The labels are beside
@@ -102,8 +102,9 @@ def read_images(path: Path) -> ImageTable:
     if max(pixels.shape[1:]) > SIDE:
         height, width = pixels.shape[1:]
         raise DataError(f"{file} holds images of {height} x {width} pixels; the most is {SIDE} x {SIDE}.")
-    names = tuple(str(number) for number in range(int(labels.max()) + 1))
-    return ImageTable(_padded(pixels), labels.astype(np.int64), names, str(path))
+    # Labels need not begin at 0: those of EMNIST's letters go from 1 to 26.
+    classes, numbers = np.unique(labels, return_inverse=True)
+    return ImageTable(_padded(pixels), numbers.astype(np.int64), tuple(map(str, classes.tolist())), str(path))
 
 
 def builtin_digits() -> ImageTable:
