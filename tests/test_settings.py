@@ -56,6 +56,11 @@ def test_a_setting_without_effect_is_refused() -> None:
         compare_config(None, {"backbone.head_pooling": "model"}, ["backbone.head_dropout=0.2"])
 
 
+def test_a_published_figure_in_percent_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"published\.full is 86: .*less than or equal to 1"):
+        compare_config(None, {"data.source": "x.csv"}, ["published.full=86"])
+
+
 def test_a_list_is_split_outside_brackets() -> None:
     assert split_list("lora(rank=4,alpha=8), full") == ["lora(rank=4,alpha=8)", "full"]
 
