@@ -36,7 +36,7 @@ from transferkit.training.forward import predict_logits
 from transferkit.training.loop import Plan, fit
 from transferkit.training.precision import Compute
 from transferkit.training.tracking import Silent
-from transferkit.training.validation import on_rows
+from transferkit.training.validation import validate_on
 
 Splits = dict[str, ImageTable]
 # Rates are the best of 1e-3, 2e-3, 4e-3, ... on the validation letters of notMNIST, for 5 epochs and seed 0; alpha is
@@ -67,7 +67,7 @@ def train(model: ConvNet, splits: Splits, strategy: Strategy, epochs: int, seed:
         accumulation=1, max_batch_tokens=BATCH, weight_decay=0.01, schedule="linear", clip_norm=1.0,
         best_metric="accuracy", keep="best", early_stopping=None, compute=Compute(), frozen_dropout=False, seed=seed,
     )  # fmt: skip
-    task, validate = Classification(splits["train"].names), on_rows(splits["validation"], BATCH, Silent())
+    task, validate = Classification(splits["train"].names), validate_on(splits["validation"], BATCH, Silent())
     with tempfile.TemporaryDirectory() as folder:
         fit(model, task, splits["train"], plan, validate=validate, folder=Path(folder), listener=Silent())
 

@@ -38,7 +38,7 @@ from transferkit.training.prefix_cache import PrefixCache
 from transferkit.training.tensorboard import tracked
 from transferkit.training.tracking import Listener
 from transferkit.training.used_rows import used_rows
-from transferkit.training.validation import on_rows
+from transferkit.training.validation import validate_on
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def run_one(config: RunConfig, job: Job, folder: Path, label: str, listener: Lis
         start = time.perf_counter()
         train, validation = (_with_states(job, prefix, split, job.compute) for split in ("train", "validation"))
         plan = _plan(config, strategy, job)
-        validate = on_rows(validation, plan.max_batch_tokens, listener, plan.compute, prefix)
+        validate = validate_on(validation, plan.max_batch_tokens, listener, plan.compute, prefix)
         with used_rows(model, [train, validation]):
             outcome = fit(
                 model, job.task, train, plan, validate=validate, folder=folder, listener=tracker, forward=prefix

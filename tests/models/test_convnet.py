@@ -20,7 +20,7 @@ from transferkit.tasks.classification import Classification
 from transferkit.training.loop import Plan, fit
 from transferkit.training.precision import Compute
 from transferkit.training.tracking import Silent
-from transferkit.training.validation import on_rows
+from transferkit.training.validation import validate_on
 
 BATCH = {"images": torch.randn(4, 1, 32, 32, generator=torch.Generator().manual_seed(0))}
 PLAN = Plan(
@@ -98,7 +98,7 @@ def test_every_strategy_trains_what_it_says_and_learns(name: str, tmp_path: Path
     report = make_strategy(StrategySpec(name=name, options=OPTIONS.get(name, {}))).apply(model)
     assert report.trainable_parameters == TRAIN[name]
     before = tiny.weights_of(model)
-    validate = on_rows(rows, 16, Silent())
+    validate = validate_on(rows, 16, Silent())
     outcome = fit(model, Classification(rows.names), rows, PLAN, validate=validate, folder=tmp_path, listener=Silent())
     assert outcome.epochs[-1].train_loss < outcome.epochs[0].train_loss
     assert set(tiny.changed_names(before, model)) == set(report.trainable_names)

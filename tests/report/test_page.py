@@ -211,6 +211,8 @@ def test_published_figures_stand_in_the_table_of_the_strategy() -> None:
     assert "Published" in text
     assert "89.7" in text
     assert "50.0 %" not in text.replace("\u00a0", " ").partition("majority baseline")[0]
+    several = samples.compare([*runs, samples.run("lora(rank=8)")]).model_copy(update={"config": comparison.config})
+    assert "Published" not in Reader(render(several, [])).text, "of which of the two is not known"
 
 
 def test_collapsed_strategies_do_not_decide_the_cost_axes() -> None:

@@ -49,6 +49,8 @@ def compare(config: CompareConfig, out: Path, overwrite: bool, listener: Listene
     else:
         run_folder.make_folder(out, overwrite)
         (out / "runs").mkdir()
+    if idle := config.published.keys() - {spec.name for spec in config.strategies}:
+        listener.said(f"Not compared, so that its published figure is not shown: {', '.join(sorted(idle))}.")
     finished = {cell.folder: result for cell in cells if (result := _finished(out, cell))}
     waiting = [cell for cell in cells if cell.folder not in finished]
     if finished:

@@ -77,7 +77,7 @@ class MultiHeadAttention(nn.Module):
         _check_mask(mask, (*query.shape[:3], given.keys.shape[2]))
         share = self.dropout if self.training else 0.0
         weights = None
-        few = FEW_WITH_GRADIENT if query.requires_grad else FEW_QUERIES
+        few = FEW_WITH_GRADIENT if query.requires_grad or given.values.requires_grad else FEW_QUERIES
         if with_weights or share or query.shape[2] <= few:
             weights = attention_weights(query, given.keys, mask)
             mixed = (dropout(weights, share) if share else weights) @ given.values

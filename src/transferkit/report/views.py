@@ -106,7 +106,6 @@ def gather(comparison: Comparison) -> list[StrategyView]:
     """The strategies of a comparison, best first; those without a summary follow in order of running."""
     summaries = {summary.strategy: summary for summary in comparison.summaries}
     names = list(dict.fromkeys(result.strategy for result in comparison.results))
-    published = comparison.config.get("published", {})
     looks = {name: look(index) for index, name in enumerate(names)}
     ordered = [name for name in summaries if name in looks] + [name for name in names if name not in summaries]
     return [
@@ -116,11 +115,22 @@ def gather(comparison: Comparison) -> list[StrategyView]:
             runs=tuple(result for result in comparison.results if result.strategy == name),
             summary=summaries.get(name),
             flags=_flags(comparison, name),
-            # A label is a name with options in brackets.
-            published=published.get(name.partition("(")[0]),
+            published=_published(comparison, name),
         )
         for name in ordered
     ]
+
+
+def _published(comparison: Comparison, name: str) -> float | None:
+    """The figure of others for a strategy; of several kinds of one strategy it would be known of one alone."""
+    kinds = {result.strategy for result in comparison.results if _plain(result.strategy) == _plain(name)}
+    figures: dict[str, float] = comparison.config.get("published", {})
+    return figures.get(_plain(name)) if len(kinds) == 1 else None
+
+
+def _plain(label: str) -> str:
+    """`lora` of `lora(rank=4)`."""
+    return label.partition("(")[0]
 
 
 def _flags(comparison: Comparison, name: str) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ class ValidationRows(Rows, Protocol):
         """The number of each row's class, [rows]."""
 
 
-def on_rows(
+def validate_on(
     rows: ValidationRows,
     max_tokens: int,
     listener: Listener,
