@@ -12,7 +12,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "transferkit"
 # Each may import from those before it.
 ORDER = [
-    "errors", "formatting", "config", "settings", "environment", "data", "tokenization", "tasks", "models",
+    "errors", "formatting", "parsing", "config", "settings", "environment", "data", "tokenization", "tasks", "models",
     "generation", "adaptation", "evaluation", "training", "run_folder", "pipeline", "translation_pipeline",
     "comparison", "report", "inference", "api", "schemas", "console", "cli",
 ]  # fmt: skip

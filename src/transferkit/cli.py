@@ -201,7 +201,8 @@ def compare(
 def evaluate(run: Path, as_json: bool, **options: Any) -> None:
     """Score a run on new labelled data."""
     from transferkit import api, console
-    from transferkit.config import DataConfig, build
+    from transferkit.config import DataConfig
+    from transferkit.parsing import build
 
     settings = {path.removeprefix("data."): value for path, value in _by_path(options).items() if value is not None}
     if "source" not in settings:

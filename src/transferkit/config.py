@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from transferkit.errors import ConfigError, did_you_mean
+from transferkit.parsing import as_typed
+from transferkit.parsing import build as build  # benchmarks/translation.py takes it from here
 
 Precision = Literal["fp32", "bf16"]
 DEFAULT_STRATEGIES = ("scratch", "linear-probe", "partial", "bottleneck", "lora", "full")
@@ -191,7 +190,7 @@ class StrategySpec(Section):
     @property
     def label(self) -> str:
         """The name with its options, `lora(rank=4)`, for tables in which a name stands more than once."""
-        inside = ",".join(f"{key}={_plain(value)}" for key, value in self.options.items())
+        inside = ",".join(f"{key}={as_typed(value)}" for key, value in self.options.items())
         return f"{self.name}({inside})" if inside else self.name
 
 
@@ -358,83 +357,3 @@ class TranslationConfig(Section):
                 "model.tied needs one vocabulary for both languages; set tokenizer.joint or model.tied=false"
             )
         return self
-
-
-AnyConfig = TypeVar("AnyConfig", bound=BaseModel)
-
-
-def build(kind: type[AnyConfig], settings: Any, where: str) -> AnyConfig:
-    """Validate `settings`; the error names the field as the user typed it and the nearest known one."""
-    try:
-        return kind.model_validate(settings)
-    except ValidationError as error:
-        raise ConfigError(_explain(kind, error, where)) from None
-
-
-def _explain(kind: type[BaseModel], error: ValidationError, where: str) -> str:
-    first = error.errors()[0]
-    path = [str(part) for part in first["loc"]]
-    name = ".".join(path)
-    if first["type"] == "extra_forbidden":
-        known = _fields_at(kind, path[:-1])
-        return f"{where}: there is no setting {name!r}.{did_you_mean(path[-1], known)}"
-    message = first["msg"].removeprefix("Value error, ")
-    if not name:
-        return f"{where}: {message}."
-    return f"{where}: {name} is {_plain(first['input'])!r}: {message[0].lower()}{message[1:]}."
-
-
-def _fields_at(kind: type[BaseModel], path: Sequence[str]) -> list[str]:
-    for part in path:
-        field = kind.model_fields.get(part)
-        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
-            return []
-        kind = field.annotation
-    return list(kind.model_fields)
-
-
-def read_recipe(path: str | Path) -> dict[str, Any]:
-    """The settings in a YAML or JSON recipe file.
-
-    Raises:
-        ConfigError: the file is missing, is not YAML, or is not a mapping of sections.
-    """
-    import yaml
-
-    path = Path(path)
-    if not path.is_file():
-        raise ConfigError(f"There is no recipe file {path}; name a .yaml file, or leave it out to use options alone.")
-    try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not readable as YAML: {' '.join(str(error).split())}.") from None
-    if not isinstance(settings, dict):
-        raise ConfigError(f"{path} is not a recipe: it must map sections such as data, backbone and training.")
-    return settings
-
-
-def parse_assignment(text: str) -> tuple[list[str], Any]:
-    """`section.field=value` as its path and its value, read as JSON where it is JSON and as text elsewhere."""
-    path, sign, raw = text.partition("=")
-    keys = path.strip().split(".")
-    if not sign or not all(keys):
-        raise ConfigError(f"--set {text!r} is not of the form section.field=value, such as training.epochs=1.")
-    try:
-        value = json.loads(raw)
-    except json.JSONDecodeError:
-        value = raw
-    return keys, value
-
-
-def assign(settings: dict[str, Any], keys: Sequence[str], value: Any) -> None:
-    """Put `value` at the path `keys`, making the sections on the way."""
-    *sections, last = keys
-    for key in sections:
-        settings = settings.setdefault(key, {})
-        if not isinstance(settings, dict):
-            raise ConfigError(f"--set {'.'.join(keys)}: {key} is a single value, not a section.")
-    settings[last] = value
-
-
-def _plain(value: Any) -> Any:
-    return "+".join(str(item) for item in value) if isinstance(value, (list, tuple)) else value

@@ -15,12 +15,9 @@ from transferkit.config import (
     RunConfig,
     StrategySpec,
     TranslationConfig,
-    assign,
-    build,
-    parse_assignment,
-    read_recipe,
 )
 from transferkit.errors import ConfigError, did_you_mean
+from transferkit.parsing import assign, build, parse_assignment, read_recipe
 
 TASKS = ("classification", "translation")
 # What the options of the command line set in a translation, where that is called otherwise.

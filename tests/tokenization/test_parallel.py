@@ -7,9 +7,10 @@ from pathlib import Path
 import datasets
 import pytest
 
-from transferkit.config import TokenizerConfig, build
+from transferkit.config import TokenizerConfig
 from transferkit.data.parallel import ParallelData
 from transferkit.errors import ConfigError, DataError
+from transferkit.parsing import build
 from transferkit.tokenization.parallel import Tokenizers, tokenize
 
 ROWS = [(f"the red house number {n % 7} is big", f"la casa rossa numero {n % 7} è grande") for n in range(40)]

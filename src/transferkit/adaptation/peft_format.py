@@ -13,8 +13,8 @@ from transferkit.adaptation.adapters import adapter_layers
 from transferkit.adaptation.base import AdaptationReport
 from transferkit.adaptation.freezing import head_parameters
 from transferkit.adaptation.lora import LoRA, LoRALinear
-from transferkit.config import build
 from transferkit.errors import AdaptationError
+from transferkit.parsing import build
 
 # PEFT saves the weights as the state of a model wrapped twice.
 PREFIX = "base_model.model."

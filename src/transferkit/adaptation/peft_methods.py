@@ -13,9 +13,10 @@ from torch import nn
 from transferkit.adaptation.adapters import added_parameters
 from transferkit.adaptation.base import Strategy
 from transferkit.adaptation.freezing import encoder_linears, feed_forward_linears
-from transferkit.config import StrategySpec, build
+from transferkit.config import StrategySpec
 from transferkit.errors import AdaptationError, ConfigError, did_you_mean
 from transferkit.models.backbones import position_limit
+from transferkit.parsing import build
 
 PREFIX = "peft:"
 # DoRA is a flag of PEFT's LoRA and not a method of its own (Liu et al. 2024).

@@ -7,8 +7,9 @@ from transferkit.adaptation.bottleneck import Bottleneck
 from transferkit.adaptation.lora import LoRA
 from transferkit.adaptation.peft_methods import PREFIX, PeftMethod
 from transferkit.adaptation.unfreezing import BitFit, Full, LinearProbe, Partial, Scratch
-from transferkit.config import StrategySpec, build
+from transferkit.config import StrategySpec
 from transferkit.errors import ConfigError, did_you_mean
+from transferkit.parsing import build
 
 STRATEGIES: dict[str, type[Strategy]] = {
     kind.name: kind for kind in (Scratch, LinearProbe, Partial, BitFit, Bottleneck, LoRA, Full)
