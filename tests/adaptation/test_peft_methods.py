@@ -20,6 +20,7 @@ from transferkit.adaptation.peft_methods import PeftMethod
 from transferkit.adaptation.strategies import make_strategy
 from transferkit.config import StrategySpec
 from transferkit.errors import AdaptationError, ConfigError
+from transferkit.models.convnet import ConvNet
 
 Folders = Callable[[str], Path]
 LAYERED = ("dora", "ia3", "vera", "lora")
@@ -156,9 +157,11 @@ def test_what_the_backbone_cannot_take_is_refused_with_the_reason(
     assert "\n" not in str(error.value)
 
 
-def test_a_model_without_a_text_network_is_refused() -> None:
-    with pytest.raises(AdaptationError, match="peft:dora does not work on this backbone"):
-        make_strategy(spec("dora")).apply(tiny.seeded(tiny.TinyTransformer))
+@pytest.mark.parametrize("method", ["dora", "prompt-tuning"])
+def test_a_model_that_is_no_text_classifier_is_refused_by_what_it_is(method: str) -> None:
+    said = rf"^peft:{method} adapts text classifiers alone, and this model is a ConvNet; use a strategy without peft:"
+    with pytest.raises(AdaptationError, match=said):
+        make_strategy(spec(method)).apply(ConvNet(10))
 
 
 @pytest.mark.parametrize("method", ["dora", "prompt-tuning"])

@@ -15,7 +15,7 @@ from transferkit.adaptation.base import Strategy
 from transferkit.adaptation.freezing import encoder_linears, feed_forward_linears
 from transferkit.config import StrategySpec
 from transferkit.errors import AdaptationError, ConfigError, did_you_mean
-from transferkit.models.backbones import position_limit
+from transferkit.models.backbones import TextClassifier, position_limit
 from transferkit.parsing import build
 
 PREFIX = "peft:"
@@ -56,7 +56,16 @@ class PeftMethod(Strategy):
         return build(cls, {"method": method, "options": options, **ours}, f"strategy {spec.name}")
 
     def adapt(self, model: nn.Module) -> None:
-        """Let PEFT put its layers or its virtual tokens into the backbone."""
+        """Let PEFT put its layers or its virtual tokens into the backbone.
+
+        Raises:
+            AdaptationError: the model is no `TextClassifier`, or the method does not work on its backbone.
+        """
+        if not isinstance(model, TextClassifier):
+            raise AdaptationError(
+                f"{PREFIX}{self.method} adapts text classifiers alone, and this model is a {type(model).__name__}; "
+                "use a strategy without peft:, such as lora or bottleneck."
+            )
         kind, options = _config_class(self.method, self.options)
         base = [(parameter, parameter.detach().clone()) for parameter in model.parameters()]
         try:
