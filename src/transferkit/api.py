@@ -65,7 +65,7 @@ def resume(out: str | Path, *, listener: Listener | None = None) -> RunResult:
 
     # It computes as it did before, whatever would be measured now.
     fields = type(record.config.training).model_fields
-    compute = {name: value for name, value in record.compute.model_dump().items() if name in fields}
+    compute = {name: value for name, value in record.compute.model_dump(exclude_none=True).items() if name in fields}
     training = record.config.training.model_copy(update=compute)
     return _run(record.config.model_copy(update={"training": training}), folder, listener or Silent(), check)
 

@@ -75,7 +75,9 @@ class ComputeRecord(Record):
     """How a run computed."""
 
     precision: Literal["fp32", "bf16"]
-    attention: Literal["fused", "plain"]
+    attention: Literal["fused", "plain"] | None = Field(
+        description="null of a model that does not let its attention be chosen"
+    )
     threads: int
 
 

@@ -75,6 +75,9 @@ def test_the_command_line_pretrains_adapts_predicts_and_evaluates(folder: Path, 
     architecture = json.loads((tmp_path / "base" / "model" / "config.json").read_text())
     assert (architecture["model_type"], architecture["layers"]) == ("transferkit-text-encoder", 1)
     record = read_record(tmp_path / "base")
+    # Its attention is ours, which is computed in one way.
+    assert "Computing in fp32, 1 thread, as asked for." in log
+    assert record.compute.attention is None
     assert isinstance(record.config, PretrainConfig)
     assert (record.config.seed, record.config.encoder.heads) == (3, 4)
     origins = {(row.name, row.origin, row.trains) for row in record.weights}

@@ -12,6 +12,10 @@ from torch import nn
 from tests import tiny
 from transferkit.adaptation.strategies import make_strategy
 from transferkit.config import StrategySpec, TrainingConfig
+from transferkit.errors import ConfigError
+from transferkit.models.averaging import AveragingConfig, AveragingEncoder
+from transferkit.models.text_encoder import TextEncoder, TextEncoderConfig
+from transferkit.models.translator import build_translator
 from transferkit.training import precision
 from transferkit.training.precision import Compute, autocast, best, choose, has_native_bf16, threads, training_kernels
 
@@ -29,23 +33,30 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def model(backbone: Callable[[str], Path]) -> nn.Module:
+    return tiny.load_model(backbone("bert"))
+
+
+@pytest.fixture
 def native(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "has_native_bf16", lambda: True)
 
 
 @pytest.mark.usefixtures("native")
 @pytest.mark.parametrize(("exact", "expected"), [(0.4, "fp32"), (1.1, "fp32"), (2.9, "bf16")])
-def test_bf16_has_to_be_clearly_faster(monkeypatch: pytest.MonkeyPatch, exact: float, expected: str) -> None:
+def test_bf16_has_to_be_clearly_faster(
+    model: nn.Module, monkeypatch: pytest.MonkeyPatch, exact: float, expected: str
+) -> None:
     monkeypatch.setattr(precision, "measure", clock({"bf16": 1.0, "fp32": exact}))
-    chosen, reason = choose(TrainingConfig(), BATCH, "model", nn.Linear(1, 1))
+    chosen, reason = choose(TrainingConfig(), BATCH, "model", model)
     assert chosen.precision == expected
     assert f"fp32, plain attention, {chosen.threads} thread {1000 * exact:.0f} ms" in reason
 
 
-def test_a_processor_without_bf16_does_not_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_processor_without_bf16_does_not_get_it(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "has_native_bf16", lambda: False)
     monkeypatch.setattr(precision, "measure", clock({"bf16": 0.001, "fp32": 1.0}))
-    assert choose(TrainingConfig(), BATCH, "model", nn.Linear(1, 1))[0].precision == "fp32"
+    assert choose(TrainingConfig(), BATCH, "model", model)[0].precision == "fp32"
 
 
 def test_whether_bf16_is_native_is_what_the_processor_says(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,38 +66,76 @@ def test_whether_bf16_is_native_is_what_the_processor_says(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("asked", ["bf16", "fp32"])
-def test_what_is_asked_for_is_not_measured(monkeypatch: pytest.MonkeyPatch, asked: str) -> None:
+def test_what_is_asked_for_is_not_measured(model: nn.Module, monkeypatch: pytest.MonkeyPatch, asked: str) -> None:
     monkeypatch.setattr(precision, "measure", lambda *_: pytest.fail("measured"))
     config = TrainingConfig.model_validate({"precision": asked, "attention": "plain", "threads": 1})
-    chosen, reason = choose(config, BATCH, "model", nn.Linear(1, 1))
+    chosen, reason = choose(config, BATCH, "model", model)
     assert chosen == Compute(asked, "plain", 1)
     assert reason == f"Computing in {asked}, plain attention, 1 thread, as asked for."
 
 
 @pytest.mark.usefixtures("native")
-def test_figures_are_kept_for_the_model_and_what_was_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_figures_are_kept_for_the_model_and_what_was_asked(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "measure", clock({"bf16": 1.0, "fp32": 3.0}))
-    first, said = choose(TrainingConfig(), BATCH, "model", nn.Linear(1, 1))
+    first, said = choose(TrainingConfig(), BATCH, "model", model)
     assert "measured now" in said
     monkeypatch.setattr(precision, "measure", clock({"bf16": 3.0, "fp32": 1.0}))
-    second, said = choose(TrainingConfig(), BATCH, "model", nn.Linear(1, 1))
+    second, said = choose(TrainingConfig(), BATCH, "model", model)
     assert "measured before" in said
     assert first == second
-    assert choose(TrainingConfig(), BATCH, "another", nn.Linear(1, 1))[0].precision == "fp32"
-    assert choose(TrainingConfig(attention="fused"), BATCH, "model", nn.Linear(1, 1))[0] == Compute(threads=1)
+    assert choose(TrainingConfig(), BATCH, "another", model)[0].precision == "fp32"
+    assert choose(TrainingConfig(attention="fused"), BATCH, "model", model)[0] == Compute(attention="fused", threads=1)
 
 
 @pytest.mark.usefixtures("native")
 def test_a_cache_that_cannot_be_read_or_written_is_done_without(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(precision, "measure", clock({"bf16": 1.0, "fp32": 3.0}))
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "measured.json").write_text("{ not JSON")
-    assert choose(TrainingConfig(), BATCH, "model", nn.Linear(1, 1))[0].precision == "bf16"
+    assert choose(TrainingConfig(), BATCH, "model", model)[0].precision == "bf16"
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("TRANSFERKIT_CACHE", str(tmp_path / "file"))
-    assert choose(TrainingConfig(), BATCH, "model", nn.Linear(1, 1))[0].precision == "bf16"
+    assert choose(TrainingConfig(), BATCH, "model", model)[0].precision == "bf16"
+
+
+@pytest.fixture(params=["text-encoder", "averaging", "translator", "deberta"])
+def unchoosable(request: pytest.FixtureRequest, backbone: Callable[[str], Path]) -> nn.Module:
+    """Models with one way of their own to compute attention, or with none."""
+    if request.param == "deberta":
+        return tiny.load_model(backbone("deberta"))
+    ours: dict[str, Callable[[], nn.Module]] = {
+        "text-encoder": lambda: TextEncoder(TextEncoderConfig(hidden_size=8)),
+        "averaging": lambda: AveragingEncoder(AveragingConfig(vector_size=8)),
+        "translator": lambda: build_translator(9, 9, width=8, heads=2, feed_forward=8),
+    }
+    return ours[request.param]()
+
+
+@pytest.mark.usefixtures("native")
+def test_attention_that_cannot_be_chosen_is_not_tried_or_named(
+    unchoosable: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = []
+
+    def timed(_model: nn.Module, _batch: object, candidates: list[Compute]) -> dict[Compute, float]:
+        tried.extend(candidates)
+        return dict.fromkeys(candidates, 1.0)
+
+    monkeypatch.setattr(precision, "measure", timed)
+    chosen, said = choose(TrainingConfig(threads=1), BATCH, "model", unchoosable)
+    assert tried == [Compute("bf16", None, 1), Compute("fp32", None, 1)]
+    assert chosen.attention is None
+    assert said.startswith("Computing in fp32, 1 thread (measured now")
+    assert "attention" not in said
+
+
+@pytest.mark.parametrize("asked", ["plain", "fused"])
+def test_attention_that_cannot_be_chosen_cannot_be_set(unchoosable: nn.Module, asked: str) -> None:
+    config = TrainingConfig.model_validate({"attention": asked})
+    with pytest.raises(ConfigError, match=rf"^training\.attention={asked} has no effect on this backbone"):
+        choose(config, BATCH, "model", unchoosable)
 
 
 def test_measuring_times_every_candidate_and_leaves_the_model_as_it_was(

@@ -59,15 +59,18 @@ def additive_mask(**settings: Any) -> Tensor | None:
     return None if mask is None else torch.zeros(mask.shape).masked_fill_(~mask, -1e30)
 
 
-@contextmanager
-def attention(network: Any, kind: Attention) -> Iterator[None]:
-    """Inside the context the transformers model `network` computes attention as `kind` says.
+def is_choosable(network: Any) -> bool:
+    """Whether the kind of attention can be chosen.
 
-    Families that do not let their attention be chosen compute it as they do, and so does a model that is not of
-    transformers.
+    Some families of transformers have one of their own, as DeBERTa, and so have the models that are made of our parts.
     """
-    config = getattr(network, "config", None)
-    if kind == "fused" or getattr(config, "_attn_implementation", None) != "sdpa":
+    return getattr(getattr(network, "config", None), "_attn_implementation", None) == "sdpa"
+
+
+@contextmanager
+def attention(network: Any, kind: Attention | None) -> Iterator[None]:
+    """Inside the context `network` computes attention as `kind` says, where that can be chosen."""
+    if kind != "plain" or not is_choosable(network):
         yield
         return
     _register()

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from transferkit.config import LoopConfig, Precision, TrainingConfig
 from transferkit.environment import cache_folder, processor, write_cached
+from transferkit.errors import ConfigError
 from transferkit.models.dropout import CheapDropout
 from transferkit.models.norm import AutocastNorm
-from transferkit.models.plain_attention import Attention, attention
+from transferkit.models.plain_attention import Attention, attention, is_choosable
 
 Batch = dict[str, Tensor]
 
@@ -37,11 +38,13 @@ class Compute:
     """The choices that change how fast training is, and not what it computes beyond rounding."""
 
     precision: Precision = "fp32"
-    attention: Attention = "fused"
+    # None: in the one way that the model has.
+    attention: Attention | None = None
     threads: int = 1
 
     def __str__(self) -> str:
-        return f"{self.precision}, {self.attention} attention, {self.threads} thread{'s' * (self.threads != 1)}"
+        kernel = f"{self.attention} attention, " if self.attention is not None else ""
+        return f"{self.precision}, {kernel}{self.threads} thread{'s' * (self.threads != 1)}"
 
 
 def choose(config: LoopConfig, batch: Batch, signature: str, model: nn.Module) -> tuple[Compute, str]:
@@ -55,8 +58,11 @@ def choose(config: LoopConfig, batch: Batch, signature: str, model: nn.Module) -
         batch: tensors by name as training will give them to the model, without labels.
         signature: names the model; figures of another one say little.
         model: with everything trainable; its weights stay as they are.
+
+    Raises:
+        ConfigError: a kind of attention is asked for, and `model` does not let it be chosen.
     """
-    candidates = _candidates(config)
+    candidates = _candidates(config, _kernels(config, model))
     if len(candidates) == 1:
         return candidates[0], f"Computing in {candidates[0]}, {_why_single(config)}."
     file = cache_folder() / _FILE
@@ -152,7 +158,7 @@ def autocast(compute: Compute, device: str = "cpu") -> Iterator[None]:
 @contextmanager
 def training_kernels(model: nn.Module, compute: Compute) -> Iterator[None]:
     """Inside the context `model` trains with the fast parts: they give what the usual ones give, up to rounding."""
-    with _twins(model), attention(getattr(model, "network", model), compute.attention), _frozen(model, compute):
+    with _twins(model), attention(_network(model), compute.attention), _frozen(model, compute):
         yield
 
 
@@ -184,14 +190,30 @@ def _frozen(model: nn.Module, compute: Compute) -> Iterator[None]:
             parameter.data = data
 
 
-def _candidates(config: LoopConfig) -> list[Compute]:
+def _network(model: nn.Module) -> nn.Module:
+    """What of `model` is of transformers, if anything is."""
+    network: nn.Module = getattr(model, "network", model)
+    return network
+
+
+def _kernels(config: LoopConfig, model: nn.Module) -> list[Attention | None]:
+    """The kinds of attention that `config` leaves open; None alone where the model has one way of its own."""
+    asked = config.attention if isinstance(config, TrainingConfig) else "auto"
+    if is_choosable(_network(model)):
+        return ["plain", "fused"] if asked == "auto" else [asked]
+    if asked != "auto":
+        raise ConfigError(
+            f"training.attention={asked} has no effect on this backbone, which does not let its attention be chosen; "
+            "leave it out."
+        )
+    return [None]
+
+
+def _candidates(config: LoopConfig, kernels: list[Attention | None]) -> list[Compute]:
     available = torch.get_num_threads()
     precisions: list[Precision] = ["bf16", "fp32"] if has_native_bf16() else ["fp32"]
     if config.precision != "auto":
         precisions = [config.precision]
-    # A model of our own computes attention in one way.
-    asked = config.attention if isinstance(config, TrainingConfig) else "fused"
-    kernels: list[Attention] = ["plain", "fused"] if asked == "auto" else [asked]
     found = [Compute(p, kernel, config.threads or available) for p in precisions for kernel in kernels]
     if config.threads is None and available > 1:
         # Where two threads share a core, half of them can be faster.
