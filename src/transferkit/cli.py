@@ -274,9 +274,10 @@ def predict(
         "overwrite": overwrite, "as_json": as_json,
     }  # fmt: skip
     from_texts: dict[str, Any] = {"precision": precision, "as_json": as_json, "explained": explain}
-    if pictures is not None and not (explain and run_folder.is_translation(run)):
+    is_translation = run_folder.is_translation(run)
+    if pictures is not None and not (explain and is_translation):
         raise ConfigError("--attention has an effect with --explain and a translation run alone; leave it out.")
-    if run_folder.is_translation(run):
+    if is_translation:
         from transferkit.inference import translation_answers as translations
 
         choice = translations.Choice(**chosen)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, Field
+from pydantic import Field, RootModel
 
 from transferkit.config import PretrainConfig, RunConfig, TranslationConfig
 from transferkit.errors import RunError
@@ -200,19 +200,17 @@ def is_model_of_run(folder: Path) -> bool:
     return folder.name == "model" and (folder.parent / RUN_FILE).is_file()
 
 
-def task_of(folder: Path) -> str:
-    """What the run in a folder was trained for.
+class _AnyTask(RootModel[Annotated[RunRecord | TranslationRecord, Field(discriminator="task")]]):
+    """`run.json`, of which the field `task` says how to read the others."""
+
+
+def read_any(folder: Path) -> RunRecord | TranslationRecord:
+    """`run.json` of a run of any task.
 
     Raises:
-        RunError: there is no run, or its file is damaged.
+        RunError: it is missing or damaged.
     """
-    return str(read_json(folder / RUN_FILE, _Task).task)
-
-
-class _Task(BaseModel):
-    """The one field of `run.json` that says how to read the others."""
-
-    task: str
+    return read_json(folder / RUN_FILE, _AnyTask).root
 
 
 def read_record(folder: Path) -> RunRecord:
@@ -221,8 +219,10 @@ def read_record(folder: Path) -> RunRecord:
     Raises:
         RunError: it is missing or damaged, or the run is of another task.
     """
-    _check_task(folder, "classification")
-    return read_json(folder / RUN_FILE, RunRecord)
+    record = read_any(folder)
+    if isinstance(record, TranslationRecord):
+        raise _other_task(folder, record, "classification")
+    return record
 
 
 def read_translation(folder: Path) -> TranslationRecord:
@@ -231,13 +231,15 @@ def read_translation(folder: Path) -> TranslationRecord:
     Raises:
         RunError: as `read_record`.
     """
-    _check_task(folder, "translation")
-    return read_json(folder / RUN_FILE, TranslationRecord)
+    record = read_any(folder)
+    if isinstance(record, RunRecord):
+        raise _other_task(folder, record, "translation")
+    return record
 
 
 def is_translation(folder: Path) -> bool:
     """Whether there is a run in a folder, and it is of translation."""
-    return (folder / RUN_FILE).is_file() and task_of(folder) == "translation"
+    return (folder / RUN_FILE).is_file() and isinstance(read_any(folder), TranslationRecord)
 
 
 def read_stopped(folder: Path) -> RunRecord | TranslationRecord:
@@ -246,7 +248,7 @@ def read_stopped(folder: Path) -> RunRecord | TranslationRecord:
     Raises:
         RunError: there is no run, it is finished, or it left no checkpoint.
     """
-    record = read_translation(folder) if task_of(folder) == "translation" else read_record(folder)
+    record = read_any(folder)
     if (folder / RESULT_FILE).is_file() and read_result(folder).status == "finished":
         raise RunError(f"{folder} is finished; there is nothing to go on with.")
     if not (folder / STATE_FILE).is_file():
@@ -254,10 +256,8 @@ def read_stopped(folder: Path) -> RunRecord | TranslationRecord:
     return record
 
 
-def _check_task(folder: Path, wanted: str) -> None:
-    task = task_of(folder)
-    if task != wanted:
-        raise RunError(f"{folder} is a run of {task}, and this is for runs of {wanted}; name another run.")
+def _other_task(folder: Path, record: RunRecord | TranslationRecord, wanted: str) -> RunError:
+    return RunError(f"{folder} is a run of {record.task}, and this is for runs of {wanted}; name another run.")
 
 
 def read_result(folder: Path) -> RunResult:
