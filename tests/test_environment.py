@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from transferkit.environment import PeakMemory, describe, release_memory, write_cached, write_file
+from transferkit.environment import PeakMemory, describe, release_memory, whole_file, write_cached, write_file
 
 
 def test_the_description_is_json_and_names_what_matters() -> None:
@@ -44,6 +44,24 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
         write_file(path, "\ud800")
     assert path.read_text() == "né\n"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_is_stopped_while_it_writes_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+
+    def stopped(partial: Path) -> None:
+        partial.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), whole_file(path) as partial:
+        stopped(partial)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+    with whole_file(path) as partial:
+        partial.write_bytes(b"new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
+from transferkit.environment import whole_file
 from transferkit.errors import DataError, RunError
 from transferkit.formatting import percent
 from transferkit.inference.predictor import Prediction, Predictor, Text, load, load_exact
@@ -130,13 +131,8 @@ def _output(out: Path | None) -> Iterator[TextIO]:
         yield sys.stdout
         return
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(out.name + ".part")
-    try:
-        with partial.open("w", encoding="utf-8", newline="") as file:
-            yield file
-        partial.replace(out)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(out) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+        yield file
 
 
 def _as_json(row: Text, prediction: Prediction) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from transferkit.adaptation.capsule import learnt_tensors, load_learnt
+from transferkit.environment import whole_file
 from transferkit.errors import RunError
 from transferkit.evaluation.results import EpochRecord
 from transferkit.training.averaging import WeightAverage
@@ -120,6 +121,5 @@ def _write(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] |
     from safetensors.torch import save_file
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".part")
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial, metadata)
-    partial.replace(path)
+    with whole_file(path) as partial:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial, metadata)

@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -22,7 +21,7 @@ from torch import Tensor
 
 from transferkit.adaptation.prefix import Prefix
 from transferkit.data.batching import FeatureTable
-from transferkit.environment import cache_folder, release_memory
+from transferkit.environment import cache_folder, release_memory, whole_file
 from transferkit.formatting import size
 from transferkit.training.precision import Compute, autocast, training_kernels
 from transferkit.training.tracking import Listener
@@ -148,23 +147,17 @@ class PrefixCache:
             os.utime(file)
             self.listener.said(f"Prefix cache: the states of the frozen layers are read from {file}.")
             return States(_mapped(file, shape, dtype), starts)
-        partial = file.with_name(f"{file.name}.{os.getpid()}.part")
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             _make_room(file.parent, self.budget_bytes - number_of_bytes)
-            with partial.open("wb") as handle:
-                # A write through the map to a disk that is full would end the process.
-                os.posix_fallocate(handle.fileno(), 0, number_of_bytes)
-            fill(States(_mapped(partial, shape, dtype), starts))
-            partial.replace(file)
+            with whole_file(file) as partial:
+                with partial.open("wb") as handle:
+                    # A write through the map to a disk that is full would end the process.
+                    os.posix_fallocate(handle.fileno(), 0, number_of_bytes)
+                fill(States(_mapped(partial, shape, dtype), starts))
         except OSError as error:
-            with suppress(OSError):
-                partial.unlink()
             self.listener.said(f"Warning: no prefix cache, as {file.parent} cannot take it: {error.strerror}.")
             return None
-        except BaseException:
-            partial.unlink()
-            raise
         return States(_mapped(file, shape, dtype), starts)
 
 
