@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.data import SPLIT_SEED, data_file
-from transferkit.config import TranslationConfig, TranslationTraining, TranslatorConfig, build
+from transferkit.config import TranslationConfig, TranslationTraining, TranslatorConfig
+from transferkit.parsing import build
 
 DATA = "libreoffice_help"
 LANGUAGES = ("en", "it")

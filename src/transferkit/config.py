@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from transferkit.parsing import as_typed
-from transferkit.parsing import build as build  # benchmarks/translation.py takes it from here
 
 Precision = Literal["fp32", "bf16"]
 DEFAULT_STRATEGIES = ("scratch", "linear-probe", "partial", "bottleneck", "lora", "full")
