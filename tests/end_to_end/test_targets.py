@@ -9,6 +9,7 @@ import pytest
 
 import transferkit
 from transferkit.config import CompareConfig
+from transferkit.evaluation.results import StrategySummary
 from transferkit.settings import compare_config, pretrain_config
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
@@ -37,26 +38,52 @@ def shared_data() -> Path:
     return DATA
 
 
-def test_an_averaging_classifier_gains_by_lora(tmp_path: Path) -> None:
+def playbook(
+    recipe: str, folder: Path, strategies: tuple[str, ...] = (), **options: object
+) -> dict[str, StrategySummary]:
+    """Pre-train on news as `options` say, adapt to IMDB as the recipe does; by name of strategy."""
     data = shared_data()
     news = {
         "data.source": str(data / "ag_news" / "train_subset_8000.csv"),
-        "encoder.vectors": str(data / "glove" / "glove.6B.100d.top2717.txt.gz"),
-        "encoder.architecture": "averaging",
         "encoder.freeze_vectors": True,
+        **{name.replace("__", "."): value for name, value in options.items()},
     }
-    transferkit.pretrain(pretrain_config(None, news, []), tmp_path / "news")
+    transferkit.pretrain(pretrain_config(None, news, []), folder / "news")
     reviews = {
         "data.source": str(data / "imdb" / "imdb_train_10000.jsonl.gz"),
         "data.test": str(data / "imdb" / "imdb_test_5000.jsonl.gz"),
-        "backbone.name": str(tmp_path / "news"),
+        "backbone.name": str(folder / "news"),
     }
-    config = compare_config(RECIPES / "ag-news-to-imdb-averaging.yaml", reviews, [])
-    summaries = {s.strategy: s.accuracy_mean for s in transferkit.compare(config, tmp_path / "out").summaries}
+    config = compare_config(RECIPES / f"{recipe}.yaml", reviews, [])
+    if strategies:
+        kept = tuple(spec for spec in config.strategies if spec.name in strategies)
+        config = config.model_copy(update={"strategies": kept})
+    summaries = transferkit.compare(config, folder / "out").summaries
+    return {summary.strategy.partition("(")[0]: summary for summary in summaries}
+
+
+def test_an_averaging_classifier_gains_by_lora(tmp_path: Path) -> None:
+    vectors = str(shared_data() / "glove" / "glove.6B.100d.top2717.txt.gz")
+    options = {"encoder__vectors": vectors, "encoder__architecture": "averaging"}
+    found = playbook("ag-news-to-imdb-averaging", tmp_path, **options)
     # Published: 69.2 %.
-    assert summaries["lora"] >= 0.69
-    assert summaries["lora"] >= summaries["linear-probe"] + 0.05
-    assert summaries["lora"] >= summaries["full"] - 0.01
+    assert found["lora"].accuracy_mean >= 0.69
+    assert found["lora"].accuracy_mean >= found["linear-probe"].accuracy_mean + 0.05
+    assert found["lora"].accuracy_mean >= found["full"].accuracy_mean - 0.01
+
+
+def test_a_bottleneck_comes_near_full_in_the_playbook(tmp_path: Path) -> None:
+    options = {
+        "encoder__vectors": "minilm",
+        "encoder__heads": 6,
+        "training__epochs": 2,
+        "training__learning_rate": 5e-4,
+    }
+    found = playbook("ag-news-to-imdb", tmp_path, ("full", "bottleneck"), **options)
+    full, bottleneck = found["full"], found["bottleneck"]
+    assert full.accuracy_mean >= 0.86
+    assert bottleneck.accuracy_mean >= full.accuracy_mean - 0.01
+    assert bottleneck.trainable_parameters < 0.2 * full.trainable_parameters
 
 
 @pytest.fixture
