@@ -39,16 +39,12 @@ def shared_data() -> Path:
 
 
 def playbook(
-    recipe: str, folder: Path, strategies: tuple[str, ...] = (), **options: object
+    recipe: str, folder: Path, pretraining: dict[str, object], strategies: tuple[str, ...] = ()
 ) -> dict[str, StrategySummary]:
-    """Pre-train on news as `options` say, adapt to IMDB as the recipe does; by name of strategy."""
+    """Pre-train on news, adapt to IMDB as the recipe does, in all its ways unless some are named; by strategy."""
     data = shared_data()
-    news = {
-        "data.source": str(data / "ag_news" / "train_subset_8000.csv"),
-        "encoder.freeze_vectors": True,
-        **{name.replace("__", "."): value for name, value in options.items()},
-    }
-    transferkit.pretrain(pretrain_config(None, news, []), folder / "news")
+    news = {"data.source": str(data / "ag_news" / "train_subset_8000.csv"), "encoder.freeze_vectors": True}
+    transferkit.pretrain(pretrain_config(None, news | pretraining, []), folder / "news")
     reviews = {
         "data.source": str(data / "imdb" / "imdb_train_10000.jsonl.gz"),
         "data.test": str(data / "imdb" / "imdb_test_5000.jsonl.gz"),
@@ -64,8 +60,8 @@ def playbook(
 
 def test_an_averaging_classifier_gains_by_lora(tmp_path: Path) -> None:
     vectors = str(shared_data() / "glove" / "glove.6B.100d.top2717.txt.gz")
-    options = {"encoder__vectors": vectors, "encoder__architecture": "averaging"}
-    found = playbook("ag-news-to-imdb-averaging", tmp_path, **options)
+    news: dict[str, object] = {"encoder.vectors": vectors, "encoder.architecture": "averaging"}
+    found = playbook("ag-news-to-imdb-averaging", tmp_path, news)
     # Published: 69.2 %.
     assert found["lora"].accuracy_mean >= 0.69
     assert found["lora"].accuracy_mean >= found["linear-probe"].accuracy_mean + 0.05
@@ -73,13 +69,9 @@ def test_an_averaging_classifier_gains_by_lora(tmp_path: Path) -> None:
 
 
 def test_a_bottleneck_comes_near_full_in_the_playbook(tmp_path: Path) -> None:
-    options = {
-        "encoder__vectors": "minilm",
-        "encoder__heads": 6,
-        "training__epochs": 2,
-        "training__learning_rate": 5e-4,
-    }
-    found = playbook("ag-news-to-imdb", tmp_path, ("full", "bottleneck"), **options)
+    news: dict[str, object] = {"encoder.vectors": "minilm", "encoder.heads": 6}
+    news |= {"training.epochs": 2, "training.learning_rate": 5e-4}
+    found = playbook("ag-news-to-imdb", tmp_path, news, ("full", "bottleneck"))
     full, bottleneck = found["full"], found["bottleneck"]
     assert full.accuracy_mean >= 0.86
     assert bottleneck.accuracy_mean >= full.accuracy_mean - 0.01
