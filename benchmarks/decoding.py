@@ -27,9 +27,10 @@ from benchmarks.twin import twin_of
 from transferkit.config import TranslationConfig
 from transferkit.environment import quiet_libraries
 from transferkit.evaluation.translation import corpus_metrics
-from transferkit.generation.batches import Decoding, bounded, decode_all, in_length_order
+from transferkit.generation.batches import Decoding, SourceBatch, bounded, decode_all, in_length_order
 from transferkit.generation.ctranslate2 import Quantization, ctranslate2, export_ctranslate2, translated
 from transferkit.generation.decoding import Bounds
+from transferkit.generation.workers import at_once
 from transferkit.inference.translation import TranslationPredictor, load_translator
 from transferkit.models.translator import Translator
 from transferkit.tokenization.parallel import Tokenizers
@@ -39,7 +40,7 @@ TARGETS = {"greedy": 30.0, "beam": 2.0}
 OURS_BF16, CTRANSLATE2, CTRANSLATE2_INT8 = "transferkit_bf16", "ctranslate2", "ctranslate2_int8"
 BEAMS = {"greedy": 1, "beam": 4}
 # Tokens of the sources of a batch, beams counted, of which each side takes what is fastest on the first sentences.
-BUDGETS = (1024, 4096, 16384)
+BUDGETS = (1024, 2048, 4096, 16384)
 TRIAL_SENTENCES = 100
 
 Ids = list[list[int]]
@@ -110,12 +111,17 @@ def generated(model: Any, bounds: Bounds, padding: int, beams: int, sources: Ids
 
 
 def by_ctranslate2(setting: Setting, library: Any, sources: Ids, budget: int) -> Outputs:
-    """CTranslate2's search, in batches of like lengths too."""
+    """CTranslate2's search, in batches of like lengths too, as many at once as TransferKit has."""
     outputs: Outputs = [()] * len(sources)
     source, target = setting.tokenizers.source, setting.tokenizers.target
-    for rows, ids, _ in in_length_order(sources, setting.padding, budget // setting.beams):
+
+    def work(batch: SourceBatch) -> list[list[str]]:
+        rows, ids, _ = batch
         tokens = [source.names(sources[row][:-1]) for row in rows]
-        found = translated(library, tokens, bounded(setting.bounds, ids.shape[1]).max_length, setting.beams)
+        return translated(library, tokens, bounded(setting.bounds, ids.shape[1]).max_length, setting.beams)
+
+    batches = list(in_length_order(sources, setting.padding, budget // setting.beams))
+    for (rows, *_), found in zip(batches, at_once(work, batches, len(batches)), strict=True):
         for row, written in zip(rows, found, strict=True):
             outputs[row] = tuple(target.ids(written))
     return outputs
@@ -225,7 +231,7 @@ def _sides(setting: Setting, config: TranslationConfig, sources: Ids, folder: Pa
     for name, quantization in kinds.items():
         vocabularies = setting.tokenizers.source.vocabulary(), setting.tokenizers.target.vocabulary()
         export_ctranslate2(setting.model, *vocabularies, folder / name, quantization)
-        library = ctranslate2().Translator(str(folder / name), intra_threads=torch.get_num_threads())
+        library = ctranslate2().Translator(str(folder / name), inter_threads=torch.get_num_threads(), intra_threads=1)
         searches[name] = partial(by_ctranslate2, setting, library)
     alone = {PEER} if setting.beams == 1 else set()
     return {name: Side(search, sources, name not in alone) for name, search in searches.items()}

@@ -10,10 +10,15 @@ from torch import Tensor
 
 from transferkit.data.batching import ListColumn, runs
 from transferkit.generation.decoding import Bounds, Hypothesis, Pick, beam_search, decode, likeliest
+from transferkit.generation.workers import at_once
 from transferkit.models.translator import Translator
 
 # A target that is so much longer than its source has run away: the model repeats itself and finds no end.
 LONGEST_RATIO, LONGEST_MORE = 2, 10
+
+
+# Row numbers, ids int64 [B, S], mask bool [B, S].
+SourceBatch = tuple[list[int], Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -47,23 +52,27 @@ def decode_all(
         decoding: how.
         advanced: hears how many more sources are done.
     """
-    found: list[list[Hypothesis]] = [[Hypothesis((), 0.0)] for _ in sources]
-    for rows, ids, mask in in_length_order(sources, padding, decoding.max_tokens // decoding.beams):
+
+    def targets(batch: SourceBatch) -> list[list[Hypothesis]]:
+        _, ids, mask = batch
         most = bounded(bounds, ids.shape[1])
         if decoding.beams > 1:
-            targets = beam_search(model, ids, mask, most, decoding.beams, decoding.length_penalty)
-        else:
-            targets = [[one] for one in decode(model, ids, mask, most, decoding.pick)]
-        for row, own in zip(rows, targets, strict=True):
+            return beam_search(model, ids, mask, most, decoding.beams, decoding.length_penalty)
+        return [[one] for one in decode(model, ids, mask, most, decoding.pick)]
+
+    found: list[list[Hypothesis]] = [[Hypothesis((), 0.0)] for _ in sources]
+    batches = list(in_length_order(sources, padding, decoding.max_tokens // decoding.beams))
+    # Random numbers come from one generator, in the order of the batches.
+    workers = len(batches) if decoding.beams > 1 or decoding.pick is likeliest else 1
+    for (rows, *_), of_batch in zip(batches, at_once(targets, batches, workers), strict=True):
+        for row, own in zip(rows, of_batch, strict=True):
             found[row] = own
         advanced(len(rows))
     return found
 
 
-def in_length_order(
-    sources: Sequence[Sequence[int]], padding: int, max_tokens: int
-) -> Iterator[tuple[list[int], Tensor, Tensor]]:
-    """(row numbers, ids int64 [B, S], mask bool [B, S]) in batches of at most `max_tokens`, and of one source.
+def in_length_order(sources: Sequence[Sequence[int]], padding: int, max_tokens: int) -> Iterator[SourceBatch]:
+    """Batches of at most `max_tokens`, padding counted, or of one source.
 
     The longest come first, since they take most memory; sources without a token are in none.
     """

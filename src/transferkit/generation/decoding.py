@@ -1,7 +1,7 @@
 """How the next token is chosen: the likeliest, a draw, or the best of several hypotheses (beam search).
 
-Every way decodes a batch of B sources at once, keeps keys and values between steps, and lets a source go from the batch
-as soon as it has ended.
+Every way decodes a batch of B sources at once, keeps keys and values between steps, and lets sources that have ended go
+from the batch.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ class Hypothesis:
 
 # Of values that `largest` looks at together.
 _GROUP = 64
+# To leave ended rows out copies the keys and values of the others: cheaper than to go on with them once so many ended.
+_WORTH_KEEPING = 0.8
 
 # Log-probabilities [B, V] to tokens int64 [B].
 Pick = Callable[[Tensor], Tensor]
@@ -50,7 +52,7 @@ Pick = Callable[[Tensor], Tensor]
 
 def likeliest(log_probabilities: Tensor) -> Tensor:
     """The token with the highest probability: greedy decoding."""
-    return log_probabilities.argmax(-1)
+    return largest(log_probabilities, 1)[1].squeeze(1)
 
 
 @dataclass(frozen=True)
@@ -109,22 +111,27 @@ def decode(
         ValueError: a source has no token.
     """
     steps = begin(model, source, source_mask)
+    # Of each row of the batch: which source it is of, and whether its target still grows.
     rows = torch.arange(len(source))
+    grows = torch.ones(len(source), dtype=torch.bool)
     tokens = torch.full((len(source),), bounds.start)
-    written: list[list[int]] = [[] for _ in rows]
+    written = torch.full((len(source), bounds.max_length), bounds.end)
     scores = torch.zeros(len(source))
-    while len(rows):
+    while len(rows) and steps.taken < bounds.max_length:
         log_probabilities = steps.take(tokens)
-        tokens = pick(log_probabilities)
-        scores[rows] += log_probabilities.gather(1, tokens.unsqueeze(1)).squeeze(1)
-        for row, token in zip(rows.tolist(), tokens.tolist(), strict=True):
-            if token != bounds.end:
-                written[row].append(token)
-        going = (tokens != bounds.end).nonzero().squeeze(1) if steps.taken < bounds.max_length else rows[:0]
-        if len(going) < len(rows):
-            rows, tokens = rows[going], tokens[going]
+        tokens = pick(log_probabilities).where(grows, bounds.end)
+        written[rows, steps.taken - 1] = tokens
+        scores[rows] += log_probabilities.gather(1, tokens.unsqueeze(1)).squeeze(1).where(grows, 0.0)
+        grows = tokens != bounds.end
+        going = grows.nonzero().squeeze(1)
+        if len(going) <= _WORTH_KEEPING * len(rows):
+            rows, tokens, grows = rows[going], tokens[going], grows[going]
             steps.keep(going, going)
-    return [Hypothesis(tuple(ids), score) for ids, score in zip(written, scores.tolist(), strict=True)]
+    lengths = (written != bounds.end).sum(1).tolist()
+    return [
+        Hypothesis(tuple(ids[:length]), score)
+        for ids, length, score in zip(written.tolist(), lengths, scores.tolist(), strict=True)
+    ]
 
 
 @torch.no_grad()

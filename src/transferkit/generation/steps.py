@@ -15,7 +15,8 @@ class Steps:
         """Encode source ids [B, S]; the mask is bool [B, S], True on real tokens."""
         self._model = model
         self._mask = source_mask
-        self._caches = model.decoder.begin(model.encode(source, source_mask))
+        begun = model.decoder.begin(model.encode(source, source_mask))
+        self._caches = tuple(cache.kept() for cache in begun)
         self.taken = 0
 
     def take(self, tokens: Tensor) -> Tensor:

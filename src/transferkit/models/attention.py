@@ -1,4 +1,4 @@
-"""Multi-head attention (Vaswani et al. 2017, section 3.2), with keys and values that can be kept for later steps.
+"""Multi-head attention (Vaswani et al. 2017, section 3.2).
 
 Shapes: B rows, H heads, Q queries, K keys, D width, D / H width of a head. A mask is boolean, True where a query may
 look at a key, and broadcasts to [B, H, Q, K].
@@ -6,30 +6,12 @@ look at a key, and broadcasts to [B, H, Q, K].
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from transferkit.models.dropout import dropout
-
-
-@dataclass(frozen=True)
-class KeysValues:
-    """What queries look at: keys and values, each [B, H, K, D / H]."""
-
-    keys: Tensor
-    values: Tensor
-
-    def extended(self, more: KeysValues) -> KeysValues:
-        """With the positions of `more` after its own."""
-        return KeysValues(torch.cat([self.keys, more.keys], 2), torch.cat([self.values, more.values], 2))
-
-    def rows(self, index: Tensor) -> KeysValues:
-        """Of these rows, int64 [any number]."""
-        return KeysValues(self.keys.index_select(0, index), self.values.index_select(0, index))
-
+from transferkit.models.key_values import KeysValues
 
 # Up to so many queries, as in every step of decoding, plain products are up to three times as fast as the fused kernel;
 # with the backward pass, in which the fused kernel is slow on a CPU, up to the larger number.
@@ -79,8 +61,11 @@ class MultiHeadAttention(nn.Module):
         weights = None
         few = FEW_WITH_GRADIENT if query.requires_grad or given.values.requires_grad else FEW_QUERIES
         if with_weights or share or query.shape[2] <= few:
-            weights = attention_weights(query, given.keys, mask)
-            mixed = (dropout(weights, share) if share else weights) @ given.values
+            # All in the format of the keys: autocast would take the softmax to float32, at twice the memory, and the
+            # float32 of what is kept between steps to bfloat16.
+            with torch.autocast(x.device.type, enabled=False):
+                weights = attention_weights(query.to(given.keys.dtype), given.keys, mask)
+                mixed = (dropout(weights, share) if share else weights) @ given.values
         else:
             mixed = functional.scaled_dot_product_attention(query, given.keys, given.values, attn_mask=mask)
         return self.output(mixed.transpose(1, 2).flatten(2)), weights if with_weights else None
@@ -98,9 +83,7 @@ def attention_weights(query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor
     scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf)
-    # In the precision of the scores: autocast would compute it in fp32, at twice the memory.
-    with torch.autocast(scores.device.type, enabled=False):
-        return torch.softmax(scores, -1)
+    return torch.softmax(scores, -1)
 
 
 def causal_mask(queries: int, keys: int) -> Tensor:

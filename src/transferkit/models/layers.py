@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from transferkit.models.attention import KeysValues, MultiHeadAttention
+from transferkit.models.attention import MultiHeadAttention
 from transferkit.models.dropout import CheapDropout
+from transferkit.models.key_values import KeysValues
 from transferkit.models.norm import AutocastNorm
 
 Activation = Literal["relu", "gelu"]
@@ -88,9 +89,11 @@ class SinusoidalPositions(nn.Module):
     def forward(self, x: Tensor, first: int = 0) -> Tensor:
         """x [B, L, D], whose positions are `first` and those that follow."""
         end = first + x.shape[1]
-        if end > len(self.table):
-            self.table = sinusoids(2 * end, x.shape[2]).to(self.table)
-        dropped: Tensor = self.dropout(x + self.table[first:end])
+        # Through a name of its own: another thread may let the table grow at the same time, to another length.
+        table = self.table
+        if end > len(table):
+            self.table = table = sinusoids(2 * end, x.shape[2]).to(table)
+        dropped: Tensor = self.dropout(x + table[first:end])
         return dropped
 
 
@@ -163,6 +166,10 @@ class LayerCache:
 
     target: KeysValues | None
     source: KeysValues
+
+    def kept(self) -> LayerCache:
+        """As many steps read it fastest."""
+        return LayerCache(self.target and self.target.kept(), self.source.kept())
 
     def rows(self, targets: Tensor, sources: Tensor | None = None) -> LayerCache:
         """Of these targets, and of these sources where not all of them."""
