@@ -55,6 +55,7 @@ def test_a_strategy_has_short_forms() -> None:
 def test_labels_carry_options_only_where_a_name_repeats() -> None:
     config = build(CompareConfig, {"strategies": ["full", {"lora": {"rank": 2}}, {"lora": {"rank": 4}}]}, "x")
     assert config.labels() == ["full", "lora(rank=2)", "lora(rank=4)"]
+    assert [StrategySpec.name_of(label) for label in config.labels()] == ["full", "lora", "lora"]
 
 
 def test_runs_go_seed_by_seed() -> None:

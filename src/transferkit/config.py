@@ -192,6 +192,11 @@ class StrategySpec(Section):
         inside = ",".join(f"{key}={as_typed(value)}" for key, value in self.options.items())
         return f"{self.name}({inside})" if inside else self.name
 
+    @staticmethod
+    def name_of(label: str) -> str:
+        """The name in a label: `lora` of `lora(rank=4)`."""
+        return label.partition("(")[0]
+
 
 class SharedConfig(Section):
     """What all runs of a comparison have in common."""

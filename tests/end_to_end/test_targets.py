@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import transferkit
-from transferkit.config import CompareConfig
+from transferkit.config import CompareConfig, StrategySpec
 from transferkit.evaluation.results import StrategySummary
 from transferkit.settings import compare_config, pretrain_config
 
@@ -55,7 +55,7 @@ def playbook(
         kept = tuple(spec for spec in config.strategies if spec.name in strategies)
         config = config.model_copy(update={"strategies": kept})
     summaries = transferkit.compare(config, folder / "out").summaries
-    return {summary.strategy.partition("(")[0]: summary for summary in summaries}
+    return {StrategySpec.name_of(summary.strategy): summary for summary in summaries}
 
 
 def test_an_averaging_classifier_gains_by_lora(tmp_path: Path) -> None:

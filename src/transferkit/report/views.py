@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import fmean
 
+from transferkit.config import StrategySpec
 from transferkit.evaluation.calibration import pooled
 from transferkit.evaluation.results import (
     ClassScores,
@@ -123,14 +124,10 @@ def gather(comparison: Comparison) -> list[StrategyView]:
 
 def _published(comparison: Comparison, name: str) -> float | None:
     """The figure of others for a strategy; of several kinds of one strategy it would be known of one alone."""
-    kinds = {result.strategy for result in comparison.results if _plain(result.strategy) == _plain(name)}
+    plain = StrategySpec.name_of(name)
+    kinds = {one.strategy for one in comparison.results if StrategySpec.name_of(one.strategy) == plain}
     figures: dict[str, float] = comparison.config.get("published", {})
-    return figures.get(_plain(name)) if len(kinds) == 1 else None
-
-
-def _plain(label: str) -> str:
-    """`lora` of `lora(rank=4)`."""
-    return label.partition("(")[0]
+    return figures.get(plain) if len(kinds) == 1 else None
 
 
 def _flags(comparison: Comparison, name: str) -> tuple[str, ...]:
