@@ -41,7 +41,7 @@ OURS_BF16, CTRANSLATE2, CTRANSLATE2_INT8 = "transferkit_bf16", "ctranslate2", "c
 BEAMS = {"greedy": 1, "beam": 4}
 # Tokens of the sources of a batch, beams counted, of which each side takes what is fastest on the first sentences.
 BUDGETS = (1024, 2048, 4096, 16384)
-TRIAL_SENTENCES = 100
+TRIAL_SENTENCES = 250
 
 Ids = list[list[int]]
 Outputs = list[tuple[int, ...]]

@@ -16,7 +16,7 @@ from transferkit.training.tracking import Listener
 Forward = Callable[[dict[str, Tensor]], Tensor]
 
 
-class Rows(Protocol):
+class BatchedRows(Protocol):
     """Rows to answer, of texts or of anything else."""
 
     def __len__(self) -> int: ...
@@ -27,7 +27,7 @@ class Rows(Protocol):
 
 def predict_logits(
     model: nn.Module,
-    table: Rows,
+    table: BatchedRows,
     max_tokens: int,
     listener: Listener,
     compute: Compute | None = None,
@@ -56,7 +56,7 @@ def predict_logits(
 
 
 @torch.inference_mode()
-def answer_all(answer: Forward, table: Rows, max_tokens: int, listener: Listener) -> np.ndarray:
+def answer_all(answer: Forward, table: BatchedRows, max_tokens: int, listener: Listener) -> np.ndarray:
     """What `answer` gives for all rows in their own order, float32 [rows, classes]."""
     logits: np.ndarray | None = None
     for rows, batch in table.in_length_order(max_tokens):

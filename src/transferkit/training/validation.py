@@ -8,13 +8,13 @@ import numpy as np
 from torch import nn
 
 from transferkit.evaluation.metrics import quick_metrics
-from transferkit.training.forward import Forward, Rows, predict_logits
+from transferkit.training.forward import BatchedRows, Forward, predict_logits
 from transferkit.training.loop import Validate, Validation
 from transferkit.training.precision import Compute
 from transferkit.training.tracking import Listener
 
 
-class ValidationRows(Rows, Protocol):
+class ValidationRows(BatchedRows, Protocol):
     """Rows whose classes are known."""
 
     @property
