@@ -35,6 +35,7 @@ from transferkit.inference.translation import TranslationPredictor, load_transla
 from transferkit.models.translator import Translator
 from transferkit.tokenization.parallel import Tokenizers
 from transferkit.tokenization.trained import TrainedTokenizer
+from transferkit.training.precision import threads
 
 TARGETS = {"greedy": 30.0, "beam": 2.0}
 OURS_BF16, CTRANSLATE2, CTRANSLATE2_INT8 = "transferkit_bf16", "ctranslate2", "ctranslate2_int8"
@@ -231,7 +232,11 @@ def _sides(setting: Setting, config: TranslationConfig, sources: Ids, folder: Pa
     for name, quantization in kinds.items():
         vocabularies = setting.tokenizers.source.vocabulary(), setting.tokenizers.target.vocabulary()
         export_ctranslate2(setting.model, *vocabularies, folder / name, quantization)
-        library = ctranslate2().Translator(str(folder / name), inter_threads=torch.get_num_threads(), intra_threads=1)
+        # The library sets the number of threads of the whole process to those of one of its workers.
+        with threads(torch.get_num_threads()):
+            library = ctranslate2().Translator(
+                str(folder / name), inter_threads=torch.get_num_threads(), intra_threads=1
+            )
         searches[name] = partial(by_ctranslate2, setting, library)
     alone = {PEER} if setting.beams == 1 else set()
     return {name: Side(search, sources, name not in alone) for name, search in searches.items()}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 
@@ -20,6 +22,15 @@ def model() -> Translator:
     return build_translator(20, 20, **sizes).eval()  # type: ignore[arg-type]
 
 
+@pytest.fixture(params=[1, 3], ids=["one thread", "three threads"])
+def threads(request: pytest.FixtureRequest) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("max_tokens", [1, 9, 4096])
 @pytest.mark.parametrize("beams", [1, 3])
 def test_batches_change_no_target(model: Translator, beams: int, max_tokens: int) -> None:
@@ -42,9 +53,11 @@ def test_a_target_does_not_run_away(model: Translator) -> None:
     assert len(one.tokens) <= 2 * 2 + 10
 
 
+@pytest.mark.usefixtures("threads")
 def test_sampling_draws_with_its_own_generator(model: Translator) -> None:
     def drawn(seed: int) -> list[tuple[int, ...]]:
         sampler = Sampler(temperature=2.0, generator=torch.Generator().manual_seed(seed))
-        return [own[0].tokens for own in decode_all(model, SOURCES, 1, BOUNDS, Decoding(pick=sampler))]
+        found = decode_all(model, SOURCES, 1, BOUNDS, Decoding(pick=sampler, max_tokens=9))
+        return [own[0].tokens for own in found]
 
     assert drawn(0) == drawn(0) != drawn(1)
