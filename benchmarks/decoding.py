@@ -2,7 +2,9 @@
 
 The weights are those of a run, which is trained here for a few epochs where none is given: a random model never stops,
 and lengths decide what decoding costs. The result says how long the translations are beside the true ones. All sides
-have the same weights. Outputs are compared token by token, and what bf16 and int8 change shows as BLEU too.
+have the same weights. TransferKit decodes in the precision that `transferkit predict` takes on this processor, and in
+fp32 beside it; the peer in fp32, and in bf16 beside it. Outputs are compared with the peer's token by token, and what
+bf16 and int8 change shows as BLEU too.
 """
 
 from __future__ import annotations
@@ -21,10 +23,9 @@ import torch
 
 import transferkit
 from benchmarks import harness, translation
-from benchmarks.harness import OURS, PEER, Answers, Attempt, Benchmark
+from benchmarks.harness import OURS, PEER, PEER_BF16, Answers, Attempt, Benchmark
 from benchmarks.translation import Pairs
 from benchmarks.twin import twin_of
-from transferkit.config import TranslationConfig
 from transferkit.environment import quiet_libraries
 from transferkit.evaluation.translation import corpus_metrics
 from transferkit.generation.batches import Decoding, SourceBatch, bounded, decode_all, in_length_order
@@ -32,13 +33,14 @@ from transferkit.generation.ctranslate2 import Quantization, ctranslate2, export
 from transferkit.generation.decoding import Bounds
 from transferkit.generation.workers import at_once
 from transferkit.inference.translation import TranslationPredictor, load_translator
+from transferkit.models.lean_decoder import LeanDecoder
 from transferkit.models.translator import Translator
 from transferkit.tokenization.parallel import Tokenizers
 from transferkit.tokenization.trained import TrainedTokenizer
 from transferkit.training.precision import threads
 
 TARGETS = {"greedy": 30.0, "beam": 2.0}
-OURS_BF16, CTRANSLATE2, CTRANSLATE2_INT8 = "transferkit_bf16", "ctranslate2", "ctranslate2_int8"
+OURS_FP32, CTRANSLATE2, CTRANSLATE2_INT8 = "transferkit_fp32", "ctranslate2", "ctranslate2_int8"
 BEAMS = {"greedy": 1, "beam": 4}
 # Tokens of the sources of a batch, beams counted, of which each side takes what is fastest on the first sentences.
 BUDGETS = (1024, 2048, 4096, 16384)
@@ -80,7 +82,7 @@ def textbook(setting: Setting, sources: Ids, _budget: int) -> Outputs:
         encoded = model.encode(torch.tensor([ids]))
         target = torch.tensor([[bounds.start]])
         while target.shape[1] <= bounds.max_length:
-            states, _ = model.decode(target, model.decoder.begin(encoded))
+            states = model.decode(target, encoded)
             token = model.project(states[:, -1]).argmax(-1)
             target = torch.cat([target, token.unsqueeze(1)], 1)
             if token.item() == bounds.end:
@@ -89,11 +91,10 @@ def textbook(setting: Setting, sources: Ids, _budget: int) -> Outputs:
     return outputs
 
 
-def ours(setting: Setting, bf16: bool, sources: Ids, budget: int) -> Outputs:
+def ours(setting: Setting, decoder: LeanDecoder, sources: Ids, budget: int) -> Outputs:
     """TransferKit's search."""
     decoding = Decoding(setting.beams, max_tokens=budget)
-    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        found = decode_all(setting.model, sources, setting.padding, setting.bounds, decoding)
+    found = decode_all(decoder, sources, setting.padding, setting.bounds, decoding)
     return [best.tokens for best, *_ in found]
 
 
@@ -155,7 +156,7 @@ class Side:
 def quality(outputs: Outputs, reference: Outputs, tokenizer: TrainedTokenizer, truth: list[str]) -> dict[str, Any]:
     """How many outputs equal those of the reference, how long they are, and their BLEU."""
     return {
-        "equal_to_transferkit": mean(a == b for a, b in zip(outputs, reference, strict=True)),
+        "equal_to_peer": mean(a == b for a, b in zip(outputs, reference, strict=True)),
         "mean_tokens": mean(map(len, outputs)),
         "bleu": corpus_metrics(tokenizer.decode(outputs), truth)["bleu"],
     }
@@ -178,13 +179,14 @@ def measure(search: str, predictor: TranslationPredictor, test: Pairs, pairs: in
     setting = Setting(predictor.model, predictor.tokenizers, BEAMS[search])
     source, target = setting.tokenizers.source, setting.tokenizers.target
     sources = [[*ids[: translation.MAX_TOKENS - 1], source.end_id] for ids in source.encode(test.sources)]
-    sides = _sides(setting, predictor.record.config, sources, folder)
+    sides = _sides(setting, predictor, sources, folder)
     attempts = harness.alternate(pairs, sides)
     work = {
         "data": translation.DATA,
         "rows": len(sources),
         "parameters": sum(parameter.numel() for parameter in setting.model.parameters()),
         "beams": setting.beams,
+        "precision": predictor.precision,
         "true_mean_tokens": mean(map(len, target.encode(test.targets))),
         "budgets": {name: side.budget for name, side in sides.items()},
         "pairs": pairs,
@@ -193,14 +195,15 @@ def measure(search: str, predictor: TranslationPredictor, test: Pairs, pairs: in
     result = harness.summarise(benchmark, attempts)
     for name, side in sides.items():
         result.setdefault(name, _times(attempts[name], attempts[PEER]))
-        result[name] |= quality(side.outputs, sides[OURS].outputs, target, test.targets)
+        result[name] |= quality(side.outputs, sides[PEER].outputs, target, test.targets)
         result[name]["trial_seconds_by_budget"] = {str(budget): seconds for budget, seconds in side.trials.items()}
     return result
 
 
 _COMMON = [
     "Each side takes batches of like lengths, of the number of tokens that it is fastest with.",
-    "Both compute in fp32; transferkit_bf16 is TransferKit in bf16 autocast.",
+    "TransferKit computes in the precision of `predict`, which `work` names, and transferkit_fp32 in fp32; the peer in "
+    "fp32, and peer_bf16 in bf16 autocast.",
     "A target ends at twice its source and ten tokens more; of a batch, at those of its longest source.",
 ]
 DIFFERENCES = {
@@ -219,15 +222,18 @@ def _trained(splits: dict[str, Pairs], epochs: int, folder: Path) -> Path:
     return folder / "run"
 
 
-def _sides(setting: Setting, config: TranslationConfig, sources: Ids, folder: Path) -> dict[str, Side]:
-    searches: dict[str, Search] = {
-        OURS: partial(ours, setting, False),
-        PEER: partial(textbook, setting),
-        OURS_BF16: partial(ours, setting, True),
-    }
+def _sides(setting: Setting, predictor: TranslationPredictor, sources: Ids, folder: Path) -> dict[str, Side]:
+    peer: Search = partial(textbook, setting)
     if setting.beams > 1:
-        twin = twin_of(setting.model, setting.tokenizers.target, config.model, 2 * translation.MAX_TOKENS)
-        searches[PEER] = partial(generated, twin, setting.bounds, setting.padding, setting.beams)
+        sizes = predictor.record.config.model
+        twin = twin_of(setting.model, setting.tokenizers.target, sizes, 2 * translation.MAX_TOKENS)
+        peer = partial(generated, twin, setting.bounds, setting.padding, setting.beams)
+    searches: dict[str, Search] = {
+        OURS: partial(ours, setting, LeanDecoder(setting.model, predictor.precision)),
+        PEER: peer,
+        OURS_FP32: partial(ours, setting, LeanDecoder(setting.model, "fp32")),
+        PEER_BF16: torch.autocast("cpu", torch.bfloat16)(peer),
+    }
     kinds: dict[str, Quantization | None] = {CTRANSLATE2: None, CTRANSLATE2_INT8: "int8"}
     for name, quantization in kinds.items():
         vocabularies = setting.tokenizers.source.vocabulary(), setting.tokenizers.target.vocabulary()
@@ -238,7 +244,7 @@ def _sides(setting: Setting, config: TranslationConfig, sources: Ids, folder: Pa
                 str(folder / name), inter_threads=torch.get_num_threads(), intra_threads=1
             )
         searches[name] = partial(by_ctranslate2, setting, library)
-    alone = {PEER} if setting.beams == 1 else set()
+    alone = {PEER, PEER_BF16} if setting.beams == 1 else set()
     return {name: Side(search, sources, name not in alone) for name, search in searches.items()}
 
 

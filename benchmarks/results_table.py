@@ -102,19 +102,19 @@ def scale_rows(result: Mapping[str, Any], place: int) -> list[list[str]]:
 
 
 def decoding_rows(result: Mapping[str, Any]) -> list[list[str]]:
-    """One row for each side that translated; the same outputs are those of TransferKit in fp32."""
+    """One row for each side that translated; the same outputs are those of the peer in fp32."""
     work = result["work"]
     return [
         [
             result["variant"],
             name.replace("_", " in ").replace(PEER, PEER_NAMES[f"decoding {result['variant']}"]),
             f"{work['rows'] / side['median']:,.1f}",
-            f"{100 * side['equal_to_transferkit']:.1f} %",
+            f"{100 * side['equal_to_peer']:.1f} %",
             f"{side['mean_tokens']:.1f} ({work['true_mean_tokens']:.1f})",
             f"{side['bleu']:.2f}",
         ]
         for name, side in result.items()
-        if isinstance(side, dict) and "equal_to_transferkit" in side
+        if isinstance(side, dict) and "equal_to_peer" in side
     ]
 
 

@@ -62,7 +62,7 @@ def test_a_row_says_what_was_measured_where() -> None:
 
 
 def test_every_side_that_decodes_has_a_row() -> None:
-    said = {"equal_to_transferkit": 0.996, "mean_tokens": 21.26, "bleu": 16.789}
+    said = {"equal_to_peer": 0.996, "mean_tokens": 21.26, "bleu": 16.789}
     work = {"data": "help", "rows": 500, "true_mean_tokens": 25.0}
     ours = fake()["transferkit"] | said
     result = fake(name="decoding", variant="beam", work=work, transferkit=ours, peer=ours | {"median": 4.0})

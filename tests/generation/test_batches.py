@@ -9,17 +9,18 @@ import torch
 
 from transferkit.generation.batches import Decoding, decode_all
 from transferkit.generation.decoding import Bounds, Sampler, beam_search, decode
-from transferkit.models.translator import Translator, build_translator
+from transferkit.models.lean_decoder import LeanDecoder
+from transferkit.models.translator import build_translator
 
 BOUNDS = Bounds(start=2, end=3, max_length=12)
 SOURCES = [[5, 6, 7, 3], [], [9, 3], [4, 5, 6, 7, 8, 9, 10, 3], [11, 12, 3], [9, 3]]
 
 
 @pytest.fixture(scope="module")
-def model() -> Translator:
+def decoder() -> LeanDecoder:
     torch.manual_seed(1)
     sizes = {"width": 16, "heads": 2, "feed_forward": 32, "encoder_layers": 1, "decoder_layers": 1}
-    return build_translator(20, 20, **sizes).eval()  # type: ignore[arg-type]
+    return LeanDecoder(build_translator(20, 20, **sizes), "fp32")  # type: ignore[arg-type]
 
 
 @pytest.fixture(params=[1, 3], ids=["one thread", "three threads"])
@@ -33,31 +34,31 @@ def threads(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("max_tokens", [1, 9, 4096])
 @pytest.mark.parametrize("beams", [1, 3])
-def test_batches_change_no_target(model: Translator, beams: int, max_tokens: int) -> None:
+def test_batches_change_no_target(decoder: LeanDecoder, beams: int, max_tokens: int) -> None:
     heard: list[int] = []
-    found = decode_all(model, SOURCES, 1, BOUNDS, Decoding(beams, max_tokens=max_tokens), heard.append)
+    found = decode_all(decoder, SOURCES, 1, BOUNDS, Decoding(beams, max_tokens=max_tokens), heard.append)
     assert sum(heard) == 5
     for source, own in zip(SOURCES, found, strict=True):
         if not source:
             assert [one.tokens for one in own] == [()]
             continue
         ids = torch.tensor([source])
-        alone = beam_search(model, ids, None, BOUNDS, beams)[0] if beams > 1 else decode(model, ids, None, BOUNDS)
+        alone = beam_search(decoder, ids, None, BOUNDS, beams)[0] if beams > 1 else decode(decoder, ids, None, BOUNDS)
         assert [one.tokens for one in own] == [one.tokens for one in alone]
         assert [one.score for one in own] == pytest.approx([one.score for one in alone], abs=1e-4)
 
 
-def test_a_target_does_not_run_away(model: Translator) -> None:
+def test_a_target_does_not_run_away(decoder: LeanDecoder) -> None:
     far = Bounds(start=2, end=19, max_length=500)
-    (one,), *_ = decode_all(model, [[9, 3]], 1, far, Decoding())
+    (one,), *_ = decode_all(decoder, [[9, 3]], 1, far, Decoding())
     assert len(one.tokens) <= 2 * 2 + 10
 
 
 @pytest.mark.usefixtures("threads")
-def test_sampling_draws_with_its_own_generator(model: Translator) -> None:
+def test_sampling_draws_with_its_own_generator(decoder: LeanDecoder) -> None:
     def drawn(seed: int) -> list[tuple[int, ...]]:
         sampler = Sampler(temperature=2.0, generator=torch.Generator().manual_seed(seed))
-        found = decode_all(model, SOURCES, 1, BOUNDS, Decoding(pick=sampler, max_tokens=9))
+        found = decode_all(decoder, SOURCES, 1, BOUNDS, Decoding(pick=sampler, max_tokens=9))
         return [own[0].tokens for own in found]
 
     assert drawn(0) == drawn(0) != drawn(1)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from transferkit.generation.decoding import Bounds, Hypothesis, Sampler, beam_search, decode, largest
+from transferkit.models.lean_decoder import LeanDecoder
 from transferkit.models.translator import Translator, build_translator
 
 START, END = 1, 2
@@ -27,6 +28,11 @@ def model() -> Translator:
     return model
 
 
+@pytest.fixture(scope="module")
+def decoder(model: Translator) -> LeanDecoder:
+    return LeanDecoder(model, "fp32")
+
+
 @torch.no_grad()
 def log_probability(model: Translator, source: Tensor, tokens: tuple[int, ...], has_ended: bool) -> float:
     """Of a target, computed at once and not step by step."""
@@ -36,35 +42,35 @@ def log_probability(model: Translator, source: Tensor, tokens: tuple[int, ...], 
     return sum(float(steps[place, token]) for place, token in enumerate(following))
 
 
-def test_scores_are_the_log_probabilities_of_the_tokens(model: Translator) -> None:
-    for source, found in zip(SOURCES, decode(model, SOURCES, SOURCES != 0, BOUNDS), strict=True):
+def test_scores_are_the_log_probabilities_of_the_tokens(model: Translator, decoder: LeanDecoder) -> None:
+    for source, found in zip(SOURCES, decode(decoder, SOURCES, SOURCES != 0, BOUNDS), strict=True):
         expected = log_probability(model, source, found.tokens, has_ended=len(found.tokens) < BOUNDS.max_length)
         assert found.score == pytest.approx(expected, abs=1e-4)
 
 
-def test_a_source_has_the_same_target_alone_as_in_a_batch(model: Translator) -> None:
-    together = beam_search(model, SOURCES, SOURCES != 0, BOUNDS, beams=3)
+def test_a_source_has_the_same_target_alone_as_in_a_batch(decoder: LeanDecoder) -> None:
+    together = beam_search(decoder, SOURCES, SOURCES != 0, BOUNDS, beams=3)
     for source, expected in zip(SOURCES, together, strict=True):
         alone = source[source != 0][None]
-        (found,) = beam_search(model, alone, None, BOUNDS, beams=3)
+        (found,) = beam_search(decoder, alone, None, BOUNDS, beams=3)
         assert [h.tokens for h in found] == [h.tokens for h in expected]
         assert [h.score for h in found] == pytest.approx([h.score for h in expected], abs=1e-4)
 
 
-def test_one_beam_is_greedy(model: Translator) -> None:
-    greedy = decode(model, SOURCES, SOURCES != 0, BOUNDS)
-    one = beam_search(model, SOURCES, SOURCES != 0, BOUNDS, beams=1, length_penalty=0.0)
+def test_one_beam_is_greedy(decoder: LeanDecoder) -> None:
+    greedy = decode(decoder, SOURCES, SOURCES != 0, BOUNDS)
+    one = beam_search(decoder, SOURCES, SOURCES != 0, BOUNDS, beams=1, length_penalty=0.0)
     assert [h.tokens for h in greedy] == [of_source[0].tokens for of_source in one]
 
 
-def test_a_wide_beam_finds_the_best_of_all_targets(model: Translator) -> None:
+def test_a_wide_beam_finds_the_best_of_all_targets(model: Translator, decoder: LeanDecoder) -> None:
     bounds = Bounds(START, END, 3)
     words = [token for token in range(7) if token != END]
     # Every target that ends in time, and every one that the bound cuts.
     ended = [tokens for length in range(3) for tokens in product(words, repeat=length)]
     everything = [(tokens, True) for tokens in ended] + [(tokens, False) for tokens in product(words, repeat=3)]
     for source, found in zip(
-        SOURCES, beam_search(model, SOURCES, SOURCES != 0, bounds, 250, length_penalty=0.0), strict=True
+        SOURCES, beam_search(decoder, SOURCES, SOURCES != 0, bounds, 250, length_penalty=0.0), strict=True
     ):
         best = max(log_probability(model, source, tokens, has_ended) for tokens, has_ended in everything)
         assert found[0].score == pytest.approx(best, abs=1e-4)
@@ -81,23 +87,23 @@ def test_the_largest_are_those_of_topk(words: int, number: int) -> None:
     assert torch.equal(places, expected.indices)
 
 
-def test_hypotheses_come_best_first_and_differ(model: Translator) -> None:
-    for found in beam_search(model, SOURCES, SOURCES != 0, BOUNDS, beams=4):
+def test_hypotheses_come_best_first_and_differ(decoder: LeanDecoder) -> None:
+    for found in beam_search(decoder, SOURCES, SOURCES != 0, BOUNDS, beams=4):
         assert len(found) == 4
         assert len({hypothesis.tokens for hypothesis in found}) == 4
         assert [h.score for h in found] == sorted((h.score for h in found), reverse=True)
 
 
-def test_no_target_is_longer_than_its_bound_and_none_holds_its_end(model: Translator) -> None:
+def test_no_target_is_longer_than_its_bound_and_none_holds_its_end(decoder: LeanDecoder) -> None:
     one = Bounds(START, END, 1)
-    found = [*decode(model, SOURCES, SOURCES != 0, one), *beam_search(model, SOURCES, SOURCES != 0, one, 2)[0]]
+    found = [*decode(decoder, SOURCES, SOURCES != 0, one), *beam_search(decoder, SOURCES, SOURCES != 0, one, 2)[0]]
     assert all(len(hypothesis.tokens) <= 1 and END not in hypothesis.tokens for hypothesis in found)
 
 
-def test_draws_follow_the_seed(model: Translator) -> None:
+def test_draws_follow_the_seed(decoder: LeanDecoder) -> None:
     def drawn(seed: int) -> list[Hypothesis]:
         sampler = Sampler(generator=torch.Generator().manual_seed(seed))
-        return decode(model, SOURCES, SOURCES != 0, BOUNDS, sampler)
+        return decode(decoder, SOURCES, SOURCES != 0, BOUNDS, sampler)
 
     assert drawn(0) == drawn(0)
     assert len({tuple(hypothesis.tokens for hypothesis in drawn(seed)) for seed in range(5)}) > 1
@@ -128,16 +134,14 @@ def test_settings_that_leave_nothing_to_draw_are_refused(settings: dict[str, flo
         Sampler(**settings)  # type: ignore[arg-type]
 
 
-def test_sources_without_a_token_and_searches_without_a_beam_are_refused(model: Translator) -> None:
+def test_sources_without_a_token_and_searches_without_a_beam_are_refused(decoder: LeanDecoder) -> None:
     empty = torch.tensor([[3, 4], [0, 0]])
     with pytest.raises(ValueError, match="A source without a token cannot be translated"):
-        decode(model, empty, empty != 0, BOUNDS)
+        decode(decoder, empty, empty != 0, BOUNDS)
     with pytest.raises(ValueError, match="A beam search needs a beam; 0 were asked for"):
-        beam_search(model, SOURCES, None, BOUNDS, beams=0)
+        beam_search(decoder, SOURCES, None, BOUNDS, beams=0)
 
 
 def test_the_model_answers_without_dropout(model: Translator) -> None:
-    model.train()
-    first = decode(model, SOURCES, SOURCES != 0, BOUNDS)
-    model.train()
-    assert decode(model, SOURCES, SOURCES != 0, BOUNDS) == first
+    first = decode(LeanDecoder(model.train(), "fp32"), SOURCES, SOURCES != 0, BOUNDS)
+    assert decode(LeanDecoder(model.train(), "fp32"), SOURCES, SOURCES != 0, BOUNDS) == first

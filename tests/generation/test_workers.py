@@ -40,14 +40,6 @@ def test_one_worker_is_the_caller(three_threads: None, workers: int) -> None:
     assert set(at_once(lambda _: (torch.get_num_threads(), current_thread()), "ab", workers)) == {(3, current_thread())}
 
 
-@pytest.mark.parametrize("is_autocast", [True, False])
-def test_workers_compute_as_the_caller_does(three_threads: None, is_autocast: bool) -> None:
-    a = torch.ones(2, 2)
-    with torch.autocast("cpu", torch.bfloat16, enabled=is_autocast):
-        (product,) = at_once(lambda _: a @ a, [None], workers=2)
-    assert product.dtype == (torch.bfloat16 if is_autocast else torch.float32)
-
-
 def test_a_failure_ends_all(three_threads: None) -> None:
     begun = []
 

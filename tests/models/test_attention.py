@@ -26,8 +26,7 @@ def layer() -> MultiHeadAttention:
 @pytest.fixture(params=["plain", "fused"])
 def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """By plain products, or by torch's kernel, for these few queries."""
-    for name in ("FEW_QUERIES", "FEW_WITH_GRADIENT"):
-        monkeypatch.setattr(attention, name, LENGTH if request.param == "plain" else 0)
+    monkeypatch.setattr(attention, "FEW_QUERIES", LENGTH if request.param == "plain" else 0)
 
 
 def of_torch(layer: MultiHeadAttention) -> nn.MultiheadAttention:
@@ -62,15 +61,13 @@ def test_it_equals_torch(layer: MultiHeadAttention, x: Tensor, masked: bool, wit
 @pytest.mark.usefixtures("kernel")
 def test_gradients_equal_torch(layer: MultiHeadAttention, x: Tensor) -> None:
     twin = of_torch(layer)
-    layer(x, x, causal_mask(LENGTH, LENGTH))[0].square().sum().backward()
-    twin(x, x, x, attn_mask=~causal_mask(LENGTH, LENGTH))[0].square().sum().backward()
+    layer(x, x, causal_mask(LENGTH))[0].square().sum().backward()
+    twin(x, x, x, attn_mask=~causal_mask(LENGTH))[0].square().sum().backward()
     ours = torch.cat([part.weight.grad for part in (layer.query, layer.key, layer.value)])
     torch.testing.assert_close(ours, twin.in_proj_weight.grad, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("queries", "gradient", "is_fused"), [(8, False, False), (9, False, True), (256, True, False), (257, True, True)]
-)
+@pytest.mark.parametrize(("queries", "gradient", "is_fused"), [(1, False, True), (256, True, False), (257, True, True)])
 def test_the_kernel_is_chosen_by_what_is_faster(
     layer: MultiHeadAttention, monkeypatch: pytest.MonkeyPatch, queries: int, gradient: bool, is_fused: bool
 ) -> None:
@@ -95,24 +92,11 @@ def test_dropout_acts_on_the_weights_in_training_alone(x: Tensor) -> None:
     assert torch.equal(layer(x, x)[0], layer(x, x)[0])
 
 
-def test_keys_and_values_can_come_in_portions(layer: MultiHeadAttention, x: Tensor) -> None:
-    whole, _ = layer(x, x)
-    kept = layer.project(x[:, :2]).extended(layer.project(x[:, 2:]))
-    torch.testing.assert_close(layer.look(x, kept)[0], whole)
-    turned, _ = layer.look(x[[1, 0]], kept.rows(torch.tensor([1, 0])))
-    torch.testing.assert_close(turned, whole[[1, 0]])
-
-
 def test_weights_of_a_query_sum_to_one_over_what_it_may_see(x: Tensor) -> None:
     split = x.view(ROWS, LENGTH, HEADS, -1).transpose(1, 2)
-    weights = attention_weights(split, split, causal_mask(LENGTH, LENGTH))
+    weights = attention_weights(split, split, causal_mask(LENGTH))
     torch.testing.assert_close(weights.sum(-1), torch.ones(ROWS, HEADS, LENGTH))
     assert (weights.triu(1) == 0).all()
-
-
-def test_the_causal_mask_of_the_last_queries_is_the_end_of_the_whole_one() -> None:
-    assert torch.equal(causal_mask(2, 5), causal_mask(5, 5)[3:])
-    assert causal_mask(1, 4).all()
 
 
 @pytest.mark.parametrize(

@@ -79,8 +79,8 @@ def test_a_decoder_layer_equals_torch(pre_norm: bool, activation: Activation, ma
     for norm, residual in zip((twin.norm1, twin.norm2, twin.norm3), layer.residuals, strict=True):
         norm.load_state_dict(residual.norm.state_dict())
     x, states = random(2, 4), random(2, 5, seed=1)
-    causal = causal_mask(4, 4)
-    ours, _ = layer(x, layer.begin(states), REAL[:, None, None, :] if masked else None, causal)
+    causal = causal_mask(4)
+    ours = layer(x, states, REAL[:, None, None, :] if masked else None, causal)
     theirs = twin(x, states, tgt_mask=~causal, memory_key_padding_mask=~REAL if masked else None)
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 

@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModel
 
 from tests import tiny
-from transferkit.models import lean_encoder
+from transferkit.models import lean_layers
 from transferkit.models.lean_encoder import FAMILIES, LeanEncoder, NotLeanError
 
 NAMES = [name for name, family in tiny.FAMILIES.items() if family.model_type in FAMILIES]
@@ -45,7 +45,7 @@ def test_hidden_states_are_equal(reference: Callable[[str], Any], name: str, row
 def test_bf16_is_near_with_packed_weights_and_without(
     reference: Callable[[str], Any], name: str, packed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lean_encoder, "_packs", lambda: packed)
+    monkeypatch.setattr(lean_layers, "_packs", lambda: packed)
     model, batch = reference(name)
     with torch.inference_mode():
         expected = model(**batch).last_hidden_state

@@ -1,4 +1,4 @@
-"""The translator: what it must never see, cached decoding, and its start."""
+"""The translator: what it must never see, what it looks at, and its start."""
 
 from __future__ import annotations
 
@@ -46,32 +46,8 @@ def test_the_future_changes_no_past(translator: Translator, source: Tensor, targ
     assert not torch.allclose(before[:, 2:], after[:, 2:])
 
 
-@pytest.mark.parametrize("portions", [[1, 1, 1, 1], [2, 1, 1], [1, 3]])
-def test_decoding_in_portions_equals_decoding_at_once(
-    translator: Translator, source: Tensor, target: Tensor, portions: list[int]
-) -> None:
-    mask = source != 0
-    states = translator.encode(source, mask)
-    whole, _ = translator.decode(target, translator.decoder.begin(states), mask)
-    caches, parts, first = translator.decoder.begin(states), [], 0
-    for portion in target.split(portions, 1):
-        part, caches = translator.decode(portion, caches, mask, first)
-        parts.append(part)
-        first += portion.shape[1]
-    torch.testing.assert_close(torch.cat(parts, 1), whole, atol=1e-5, rtol=1e-5)
-
-
-def test_caches_can_be_put_in_another_order(translator: Translator, source: Tensor, target: Tensor) -> None:
-    order = torch.tensor([1, 1, 0])
-    caches = translator.decoder.begin(translator.encode(source))
-    _, caches = translator.decode(target[:, :2], caches)
-    expected, _ = translator.decode(target[:, 2:], caches, first=2)
-    turned, _ = translator.decode(target[order, 2:], [cache.rows(order, order) for cache in caches], first=2)
-    torch.testing.assert_close(turned, expected[order], atol=1e-5, rtol=1e-5)
-
-
 def test_projection_gives_log_probabilities(translator: Translator, source: Tensor, target: Tensor) -> None:
-    states, _ = translator.decode(target, translator.decoder.begin(translator.encode(source)))
+    states = translator.decode(target, translator.encode(source))
     log_probabilities = translator.project(states)
     assert log_probabilities.shape == (2, 4, 13)
     torch.testing.assert_close(log_probabilities.exp().sum(-1), torch.ones(2, 4))

@@ -17,6 +17,7 @@ from transformers import (
 
 from transferkit.generation.decoding import Bounds, beam_search, decode
 from transferkit.models.layers import EncoderLayer, Shape
+from transferkit.models.lean_decoder import LeanDecoder
 from transferkit.models.translator import Translator, build_translator
 
 WIDTH, HEADS, WIDE = 12, 3, 20
@@ -124,18 +125,17 @@ def theirs_of(model: Twin, beams: int, length: int, **settings: object) -> list[
     return [tuple(token for token in row[1:] if token not in (0, 1)) for row in ids.tolist()]
 
 
-def biased(model: Twin) -> Translator:
+def decoder_of(model: Twin) -> LeanDecoder:
     """Ours with the same bias on the logits, which Marian keeps apart from its projection."""
     ours = with_weights_of(model)
-    bias = model.final_logits_bias
-    ours.projection.register_forward_hook(lambda _module, _given, logits: logits + bias)
-    return ours
+    ours.projection.bias = nn.Parameter(model.final_logits_bias[0])
+    return LeanDecoder(ours, "fp32")
 
 
 @pytest.mark.parametrize("length", [3, 12])
 def test_greedy_decoding_equals_generate(length: int) -> None:
     theirs = ended_often(twin())
-    found = decode(biased(theirs), SOURCES, SOURCES != 0, Bounds(2, 1, length))
+    found = decode(decoder_of(theirs), SOURCES, SOURCES != 0, Bounds(2, 1, length))
     assert [hypothesis.tokens for hypothesis in found] == theirs_of(theirs, 1, length)
     assert len({len(hypothesis.tokens) for hypothesis in found}) > 1, "they end at different lengths"
 
@@ -144,6 +144,6 @@ def test_greedy_decoding_equals_generate(length: int) -> None:
 @pytest.mark.parametrize(("beams", "length"), [(2, 12), (4, 12), (4, 3), (9, 6)])
 def test_beam_search_equals_generate(beams: int, length: int, penalty: float) -> None:
     theirs = ended_often(twin())
-    found = beam_search(biased(theirs), SOURCES, SOURCES != 0, Bounds(2, 1, length), beams, penalty)
+    found = beam_search(decoder_of(theirs), SOURCES, SOURCES != 0, Bounds(2, 1, length), beams, penalty)
     flat = [hypothesis.tokens for of_source in found for hypothesis in of_source]
     assert flat == theirs_of(theirs, beams, length, length_penalty=penalty)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from transferkit.generation.steps import begin
-from transferkit.models.translator import Translator
+from transferkit.models.lean_decoder import LeanDecoder
 from transferkit.tokenization.trained import TrainedTokenizer
 
 
@@ -96,12 +96,12 @@ class Sampler:
 
 @torch.no_grad()
 def decode(
-    model: Translator, source: Tensor, source_mask: Tensor | None, bounds: Bounds, pick: Pick = likeliest
+    decoder: LeanDecoder, source: Tensor, source_mask: Tensor | None, bounds: Bounds, pick: Pick = likeliest
 ) -> list[Hypothesis]:
     """One target for each source, token by token as `pick` says.
 
     Args:
-        model: it is put in eval mode.
+        decoder: of the model, in its precision.
         source: ids int64 [B, S].
         source_mask: bool [B, S], True on real tokens; None where all are.
         bounds: of the targets.
@@ -110,7 +110,7 @@ def decode(
     Raises:
         ValueError: a source has no token.
     """
-    steps = begin(model, source, source_mask)
+    steps = begin(decoder, source, source_mask)
     # Of each row of the batch: which source it is of, and whether its target still grows.
     rows = torch.arange(len(source))
     grows = torch.ones(len(source), dtype=torch.bool)
@@ -136,7 +136,7 @@ def decode(
 
 @torch.no_grad()
 def beam_search(
-    model: Translator, source: Tensor, source_mask: Tensor | None, bounds: Bounds, beams: int,
+    decoder: LeanDecoder, source: Tensor, source_mask: Tensor | None, bounds: Bounds, beams: int,
     length_penalty: float = 1.0,
 ) -> list[list[Hypothesis]]:  # fmt: skip
     """The best `beams` targets that the search finds for each source, best first.
@@ -146,7 +146,7 @@ def beam_search(
     best survivor, at the length it has, does not beat. It is the search that transformers does by default.
 
     Args:
-        model: it is put in eval mode.
+        decoder: of the model, in its precision.
         source: ids int64 [B, S].
         source_mask: bool [B, S], True on real tokens; None where all are.
         bounds: of the targets.
@@ -158,7 +158,7 @@ def beam_search(
     """
     if beams < 1:
         raise ValueError(f"A beam search needs a beam; {beams} were asked for.")
-    steps = begin(model, source, source_mask)
+    steps = begin(decoder, source, source_mask)
     searches = [_Search(beams, length_penalty, bounds) for _ in source]
     going = list(range(len(source)))
     tokens = torch.full((len(source),), bounds.start)

@@ -5,35 +5,34 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from transferkit.models.translator import Translator
+from transferkit.models.lean_decoder import LeanDecoder
 
 
 class Steps:
     """Decodes B sources, each with the same number K of targets in progress: B * K rows, those of a source together."""
 
-    def __init__(self, model: Translator, source: Tensor, source_mask: Tensor | None) -> None:
+    def __init__(self, decoder: LeanDecoder, source: Tensor, source_mask: Tensor | None) -> None:
         """Encode source ids [B, S]; the mask is bool [B, S], True on real tokens."""
-        self._model = model
+        self._decoder = decoder
         self._mask = source_mask
-        begun = model.decoder.begin(model.encode(source, source_mask))
-        self._caches = tuple(cache.kept() for cache in begun)
+        self._caches = decoder.begin(source, source_mask)
         self.taken = 0
 
     def take(self, tokens: Tensor) -> Tensor:
         """Log-probabilities [B * K, V] of the tokens that may follow `tokens` int64 [B * K]."""
-        states, self._caches = self._model.decode(tokens.unsqueeze(1), self._caches, self._mask, first=self.taken)
+        log_probabilities = self._decoder.step(tokens, self.taken, self._caches, self._mask)
         self.taken += 1
-        return self._model.project(states[:, -1])
+        return log_probabilities
 
     def keep(self, targets: Tensor, sources: Tensor | None = None) -> None:
         """Go on with the rows `targets`, int64 [any number], which may repeat; `sources` where some of them ended."""
-        self._caches = tuple(cache.rows(targets, sources) for cache in self._caches)
+        self._caches = [cache.rows(targets, sources) for cache in self._caches]
         if sources is not None and self._mask is not None:
             self._mask = self._mask[sources]
 
 
 @torch.no_grad()
-def begin(model: Translator, source: Tensor, source_mask: Tensor | None) -> Steps:
+def begin(decoder: LeanDecoder, source: Tensor, source_mask: Tensor | None) -> Steps:
     """Check the batch and encode it.
 
     Raises:
@@ -41,4 +40,4 @@ def begin(model: Translator, source: Tensor, source_mask: Tensor | None) -> Step
     """
     if source.shape[1] == 0 or (source_mask is not None and not bool(source_mask.any(1).all())):
         raise ValueError("A source without a token cannot be translated; leave it out or give it its end token.")
-    return Steps(model.eval(), source, source_mask)
+    return Steps(decoder, source, source_mask)

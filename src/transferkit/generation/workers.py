@@ -19,27 +19,20 @@ R = TypeVar("R")
 def at_once(work: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:
     """What `work` gives for each item, in their order, from `workers`, or fewer if torch has not so many threads.
 
-    The workers compute under the caller's autocast and share torch's threads. A failure or Ctrl-C ends all of them, and
-    what has not begun is left out.
+    The workers share torch's threads. A failure or Ctrl-C ends all of them, and what has not begun is left out.
     """
     threads = torch.get_num_threads()
     workers = min(workers, threads)
     if workers <= 1:
         yield from map(work, items)
         return
-    # Both are of a thread, and a new one has neither.
-    is_autocast, number_format = torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
 
     def begin() -> None:
         torch.set_num_threads(threads // workers)
 
-    def under_autocast(item: T) -> R:
-        with torch.autocast("cpu", number_format, enabled=is_autocast):
-            return work(item)
-
     pool = ThreadPoolExecutor(workers, initializer=begin)
     try:
-        yield from pool.map(under_autocast, items)
+        yield from pool.map(work, items)
     finally:
         pool.shutdown(cancel_futures=True)
         # What a thread sets holds for those that begin later too.

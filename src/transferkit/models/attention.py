@@ -11,11 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from transferkit.models.dropout import dropout
-from transferkit.models.key_values import KeysValues
 
-# Up to so many queries, as in every step of decoding, plain products are up to three times as fast as the fused kernel;
-# with the backward pass, in which the fused kernel is slow on a CPU, up to the larger number.
-FEW_QUERIES, FEW_WITH_GRADIENT = 8, 256
+# Up to so many queries, plain products are faster than the fused kernel with the backward pass, which is slow on a CPU.
+FEW_QUERIES = 256
 
 
 class MultiHeadAttention(nn.Module):
@@ -45,29 +43,18 @@ class MultiHeadAttention(nn.Module):
         Raises:
             ValueError: the mask is not boolean, or does not broadcast.
         """
-        return self.look(x, self.project(source), mask, with_weights)
-
-    def project(self, source: Tensor) -> KeysValues:
-        """Keys and values of source [B, K, D]."""
-        return KeysValues(self._split(self.key(source)), self._split(self.value(source)))
-
-    def look(
-        self, x: Tensor, given: KeysValues, mask: Tensor | None = None, with_weights: bool = False
-    ) -> tuple[Tensor, Tensor | None]:
-        """Let x [B, Q, D] look at keys and values that are projected already; returns what `forward` does."""
-        query = self._split(self.query(x))
-        _check_mask(mask, (*query.shape[:3], given.keys.shape[2]))
+        query, key, value = self._split(self.query(x)), self._split(self.key(source)), self._split(self.value(source))
+        _check_mask(mask, (*query.shape[:3], key.shape[2]))
         share = self.dropout if self.training else 0.0
         weights = None
-        few = FEW_WITH_GRADIENT if query.requires_grad or given.values.requires_grad else FEW_QUERIES
-        if with_weights or share or query.shape[2] <= few:
-            # All in the format of the keys: autocast would take the softmax to float32, at twice the memory, and the
-            # float32 of what is kept between steps to bfloat16.
+        has_gradient = query.requires_grad or value.requires_grad
+        if with_weights or share or (has_gradient and query.shape[2] <= FEW_QUERIES):
+            # Autocast would take the softmax to float32, at twice the memory.
             with torch.autocast(x.device.type, enabled=False):
-                weights = attention_weights(query.to(given.keys.dtype), given.keys, mask)
-                mixed = (dropout(weights, share) if share else weights) @ given.values
+                weights = attention_weights(query, key, mask)
+                mixed = (dropout(weights, share) if share else weights) @ value
         else:
-            mixed = functional.scaled_dot_product_attention(query, given.keys, given.values, attn_mask=mask)
+            mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         return self.output(mixed.transpose(1, 2).flatten(2)), weights if with_weights else None
 
     def _split(self, x: Tensor) -> Tensor:
@@ -86,9 +73,9 @@ def attention_weights(query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor
     return torch.softmax(scores, -1)
 
 
-def causal_mask(queries: int, keys: int) -> Tensor:
-    """Which of `keys` positions the last `queries` of them may look at, themselves and earlier ones: [Q, K]."""
-    return torch.ones(queries, keys, dtype=torch.bool).tril(keys - queries)
+def causal_mask(length: int) -> Tensor:
+    """Which positions each of so many may look at, itself and those before it: [Q, K]."""
+    return torch.ones(length, length, dtype=torch.bool).tril()
 
 
 def _check_mask(mask: Tensor | None, shape: tuple[int, ...]) -> None:

@@ -7,7 +7,7 @@ at: `source_mask` [B, 1, 1, S], `target_mask` [B, 1, T, T].
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -17,7 +17,6 @@ from torch.nn import functional
 
 from transferkit.models.attention import MultiHeadAttention
 from transferkit.models.dropout import CheapDropout
-from transferkit.models.key_values import KeysValues
 from transferkit.models.norm import AutocastNorm
 
 Activation = Literal["relu", "gelu"]
@@ -157,26 +156,6 @@ class EncoderLayer(nn.Module):
         return y
 
 
-@dataclass(frozen=True)
-class LayerCache:
-    """What a decoder layer keeps between steps: keys and values of the target so far, and of the source.
-
-    The targets may be several times as many as the sources, all of a source together.
-    """
-
-    target: KeysValues | None
-    source: KeysValues
-
-    def kept(self) -> LayerCache:
-        """As many steps read it fastest."""
-        return LayerCache(self.target and self.target.kept(), self.source.kept())
-
-    def rows(self, targets: Tensor, sources: Tensor | None = None) -> LayerCache:
-        """Of these targets, and of these sources where not all of them."""
-        target = None if self.target is None else self.target.rows(targets)
-        return LayerCache(target, self.source if sources is None else self.source.rows(sources))
-
-
 class DecoderLayer(nn.Module):
     """Self-attention over the target, cross-attention to the source, and feed-forward."""
 
@@ -187,34 +166,18 @@ class DecoderLayer(nn.Module):
         self.feed_forward = FeedForward(shape)
         self.residuals = nn.ModuleList(Residual(shape) for _ in range(3))
 
-    def begin(self, states: Tensor) -> LayerCache:
-        """The cache before the first step, of the source's states [B, S, D]."""
-        return LayerCache(None, self.cross_attention.project(states))
-
     def forward(
-        self, x: Tensor, cache: LayerCache, source_mask: Tensor | None = None, target_mask: Tensor | None = None,
+        self, x: Tensor, states: Tensor, source_mask: Tensor | None = None, target_mask: Tensor | None = None,
         weights: Weights | None = None,
-    ) -> tuple[Tensor, LayerCache]:  # fmt: skip
-        """x [B, T, D], the positions after those in `cache`; returns their states and the cache with them."""
+    ) -> Tensor:  # fmt: skip
+        """x [B, T, D], the source's states [B, S, D]; `weights` collects those of the target's attention, then the
+        source's."""
         own, cross, feed_forward = self.residuals
-        kept, target = Weights() if weights is None else weights, cache.target
-
-        def look_back(y: Tensor) -> Tensor:
-            nonlocal target
-            new = self.self_attention.project(y)
-            target = new if target is None else target.extended(new)
-            return kept.of(self.self_attention.look(y, target, target_mask, weights is not None))
-
-        x = own(x, look_back)
-
-        def look_across(y: Tensor) -> Tensor:
-            # Targets of one source look at the same keys: they are so many queries more, and no key is repeated.
-            together = y.reshape(len(cache.source.keys), -1, y.shape[2])
-            outcome = self.cross_attention.look(together, cache.source, source_mask, weights is not None)
-            return kept.of(outcome).view(y.shape)
-
-        x = cross(x, look_across)
-        return feed_forward(x, self.feed_forward), LayerCache(target, cache.source)
+        kept = Weights() if weights is None else weights
+        x = own(x, lambda y: kept.of(self.self_attention(y, y, target_mask, weights is not None)))
+        x = cross(x, lambda y: kept.of(self.cross_attention(y, states, source_mask, weights is not None)))
+        y: Tensor = feed_forward(x, self.feed_forward)
+        return y
 
 
 class Encoder(nn.Module):
@@ -241,17 +204,12 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(DecoderLayer(shape) for _ in range(layers))
         self.norm = LayerNorm(shape.width) if shape.pre_norm else nn.Identity()
 
-    def begin(self, states: Tensor) -> tuple[LayerCache, ...]:
-        """The cache of every layer before the first step, of the source's states [B, S, D]."""
-        return tuple(cast(DecoderLayer, layer).begin(states) for layer in self.layers)
-
     def forward(
-        self, x: Tensor, caches: Sequence[LayerCache], source_mask: Tensor | None = None,
-        target_mask: Tensor | None = None, weights: Weights | None = None,
-    ) -> tuple[Tensor, tuple[LayerCache, ...]]:  # fmt: skip
-        """x [B, T, D], the positions after those in `caches`; returns their states and the caches with them."""
-        kept = []
-        for layer, cache in zip(self.layers, caches, strict=True):
-            x, cache = layer(x, cache, source_mask, target_mask, weights)
-            kept.append(cache)
-        return self.norm(x), tuple(kept)
+        self, x: Tensor, states: Tensor, source_mask: Tensor | None = None, target_mask: Tensor | None = None,
+        weights: Weights | None = None,
+    ) -> Tensor:  # fmt: skip
+        """x [B, T, D], the source's states [B, S, D]."""
+        for layer in self.layers:
+            x = layer(x, states, source_mask, target_mask, weights)
+        y: Tensor = self.norm(x)
+        return y

@@ -1,8 +1,7 @@
 """The inference form of BERT and its relatives: the same numbers with as little as possible around the products.
 
-Query, key and value are one product, GELU is part of the product before it, weights lie in the order in which the
-processor reads them, and nothing is looked up or checked on the way. It needs torch and the weights, and not
-transformers, whose import takes longer than the answer.
+Query, key and value are one product, and nothing is looked up or checked on the way. It needs torch and the weights,
+and not transformers, whose import takes longer than the answer.
 """
 
 from __future__ import annotations
@@ -11,17 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
 from transferkit.config import Precision
 from transferkit.models.backbones import POSITIONS_AFTER_PADDING
-
-Weights = Mapping[str, Tensor]
-
-# The tokens of a pass that packed weights are laid out for; others work too.
-_TYPICAL_TOKENS = 2048
+from transferkit.models.lean_layers import Linear, Norm, Weights, number_format
 
 
 @dataclass(frozen=True)
@@ -55,51 +49,6 @@ FAMILIES: dict[str, Names] = {
 }  # fmt: skip
 
 
-class Linear:
-    """y = act(W x + b), and where the layer has a bottleneck adapter what that adds, for x [..., in]."""
-
-    def __init__(self, weights: Weights, names: tuple[str, ...], precision: Precision, gelu: bool = False) -> None:
-        """Several names are layers on the same input, whose outputs follow one another."""
-        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-        self.weight = torch.cat([weights[f"{name}.weight"] for name in names]).to(dtype).contiguous()
-        self.bias = torch.cat([weights[f"{name}.bias"] for name in names]).to(dtype)
-        self.gelu = gelu
-        self.is_packed = precision == "bf16" and _packs()
-        if self.is_packed:
-            self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight, _TYPICAL_TOKENS)
-        adapter = f"{names[0]}.down.weight" in weights
-        self.down = Linear(weights, (f"{names[0]}.down",), precision) if adapter else None
-        self.up = Linear(weights, (f"{names[0]}.up",), precision) if adapter else None
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """x [..., in] -> [..., out]."""
-        fused = self.gelu and self.down is None
-        if self.is_packed:
-            activation, algorithm = ("gelu", "none") if fused else ("none", "")
-            y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, activation, [], algorithm)
-        else:
-            y = functional.linear(x, self.weight, self.bias)
-            y = functional.gelu(y) if fused else y
-        if self.down is not None and self.up is not None:
-            y = y + self.up(torch.relu(self.down(y)))
-            y = functional.gelu(y) if self.gelu else y
-        return y
-
-
-class Norm:
-    """Layer normalization over the last dimension (Ba et al. 2016, equation 4)."""
-
-    def __init__(self, weights: Weights, name: str, eps: float, precision: Precision) -> None:
-        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-        self.weight = weights[f"{name}.weight"].to(dtype, copy=True)
-        self.bias = weights[f"{name}.bias"].to(dtype, copy=True)
-        self.eps = eps
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Any [..., width]."""
-        return functional.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
-
-
 class Layer:
     """A post-norm transformer layer (Vaswani et al. 2017, section 3.1)."""
 
@@ -114,7 +63,7 @@ class Layer:
         self.query_key_value = Linear(weights, (query, key, value), precision)
         self.output = Linear(weights, (output,), precision)
         self.attention_norm = Norm(weights, prefix + names.attention_norm, eps, precision)
-        self.widen = Linear(weights, (widen,), precision, gelu=True)
+        self.widen = Linear(weights, (widen,), precision, "gelu")
         self.narrow = Linear(weights, (narrow,), precision)
         self.output_norm = Norm(weights, prefix + names.output_norm, eps, precision)
 
@@ -156,7 +105,7 @@ class LeanEncoder:
             self.layers = [Layer(weights, names, prefix, heads, eps, precision) for prefix in prefixes]
         except KeyError as error:
             raise NotLeanError(f"no weight {error}") from None
-        self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        self.dtype = number_format(precision)
 
     def __call__(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
         """ids int64, mask bool, types int64, each [rows, length] -> hidden states [rows, length, width]."""
@@ -185,8 +134,3 @@ def _unknown_options(config: Mapping[str, Any]) -> bool:
     activation = config.get("hidden_act") or config.get("activation", "gelu")
     positions = config.get("position_embedding_type", "absolute")
     return activation != "gelu" or positions != "absolute" or bool(config.get("is_decoder"))
-
-
-def _packs() -> bool:
-    """Whether this build of torch has the packed products that its own compiler uses on a CPU."""
-    return hasattr(torch.ops.mkldnn, "_linear_pointwise") and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")

@@ -5,7 +5,6 @@ Shapes: B rows, S tokens of a source, T of a target, D width, V words of the tar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, cast
 
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from transferkit.models.attention import causal_mask
-from transferkit.models.layers import Decoder, Encoder, LayerCache, Shape, SinusoidalPositions, TokenEmbedding, Weights
+from transferkit.models.layers import Decoder, Encoder, Shape, SinusoidalPositions, TokenEmbedding, Weights
 
 Kind = Literal["encoder", "decoder", "cross"]
 # The fields of `Attentions`.
@@ -45,6 +44,7 @@ class Translator(nn.Module):
             ValueError: `tied`, and the vocabularies differ in size.
         """
         super().__init__()
+        self.shape = shape
         self.source_embedding = TokenEmbedding(source_vocabulary, shape.width)
         self.target_embedding = TokenEmbedding(target_vocabulary, shape.width)
         self.positions = SinusoidalPositions(shape.width, shape.dropout)
@@ -66,22 +66,15 @@ class Translator(nn.Module):
     def encode(self, source: Tensor, source_mask: Tensor | None = None, weights: Weights | None = None) -> Tensor:
         """States [B, S, D] of source ids [B, S]; the mask is bool [B, S], True on real tokens."""
         x = self.positions(self.source_embedding(source))
-        return cast(Tensor, self.encoder(x, _over_heads(source_mask), weights))
+        return cast(Tensor, self.encoder(x, over_heads(source_mask), weights))
 
     def decode(
-        self, target: Tensor, caches: Sequence[LayerCache], source_mask: Tensor | None = None, first: int = 0,
-        weights: Weights | None = None,
-    ) -> tuple[Tensor, tuple[LayerCache, ...]]:  # fmt: skip
-        """States [B, T, D] of target ids [B, T] at the positions from `first` on, and the caches with them.
-
-        `caches` are those of `decoder.begin` at first, and then what the last call returned.
-        """
-        x = self.positions(self.target_embedding(target), first)
-        # One new position may look at all that came before it and needs no mask.
+        self, target: Tensor, states: Tensor, source_mask: Tensor | None = None, weights: Weights | None = None
+    ) -> Tensor:
+        """States [B, T, D] of target ids [B, T], none of which sees those after it, and of the source's states."""
         length = target.shape[1]
-        mask = causal_mask(length, first + length).to(x.device) if length > 1 else None
-        states: tuple[Tensor, tuple[LayerCache, ...]] = self.decoder(x, caches, _over_heads(source_mask), mask, weights)
-        return states
+        x, mask = self.positions(self.target_embedding(target)), causal_mask(length).to(target.device)
+        return cast(Tensor, self.decoder(x, states, over_heads(source_mask), mask, weights))
 
     def project(self, states: Tensor) -> Tensor:
         """Log-probabilities [..., V] of states [..., D], in fp32."""
@@ -92,15 +85,14 @@ class Translator(nn.Module):
 
         Padding at the end of a target needs no mask: no real position looks at it.
         """
-        states, _ = self.decode(target, self.decoder.begin(self.encode(source, source_mask)), source_mask)
-        logits: Tensor = self.projection(states)
+        logits: Tensor = self.projection(self.decode(target, self.encode(source, source_mask), source_mask))
         return logits
 
     def attentions(self, source: Tensor, source_mask: Tensor | None, target: Tensor) -> Attentions:
         """What every layer and head looks at, for one batch."""
         encoder, decoder = Weights(), Weights()
         states = self.encode(source, source_mask, encoder)
-        self.decode(target, self.decoder.begin(states), source_mask, weights=decoder)
+        self.decode(target, states, source_mask, decoder)
         return Attentions(tuple(encoder), tuple(decoder[0::2]), tuple(decoder[1::2]))
 
 
@@ -122,6 +114,6 @@ def build_translator(
     return Translator(source_vocabulary, target_vocabulary, encoder_layers, decoder_layers, shape, tied)
 
 
-def _over_heads(mask: Tensor | None) -> Tensor | None:
+def over_heads(mask: Tensor | None) -> Tensor | None:
     """[B, S] -> [B, 1, 1, S]."""
     return None if mask is None else mask[:, None, None, :]
