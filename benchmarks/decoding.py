@@ -33,7 +33,7 @@ from transferkit.generation.ctranslate2 import Quantization, ctranslate2, export
 from transferkit.generation.decoding import Bounds
 from transferkit.generation.workers import at_once
 from transferkit.inference.translation import TranslationPredictor, load_translator
-from transferkit.models.lean_decoder import LeanDecoder
+from transferkit.models.lean_translator import LeanTranslator
 from transferkit.models.translator import Translator
 from transferkit.tokenization.parallel import Tokenizers
 from transferkit.tokenization.trained import TrainedTokenizer
@@ -42,9 +42,8 @@ from transferkit.training.precision import threads
 TARGETS = {"greedy": 30.0, "beam": 2.0}
 OURS_FP32, CTRANSLATE2, CTRANSLATE2_INT8 = "transferkit_fp32", "ctranslate2", "ctranslate2_int8"
 BEAMS = {"greedy": 1, "beam": 4}
-# Tokens of the sources of a batch, beams counted, of which each side takes what is fastest on the first sentences.
-BUDGETS = (1024, 2048, 4096, 16384)
-TRIAL_SENTENCES = 250
+# Tokens of the sources of a batch, beams counted, of which each side takes what it is fastest with.
+BUDGETS = (2048, 4096, 8192, 16384)
 
 Ids = list[list[int]]
 Outputs = list[tuple[int, ...]]
@@ -91,7 +90,7 @@ def textbook(setting: Setting, sources: Ids, _budget: int) -> Outputs:
     return outputs
 
 
-def ours(setting: Setting, decoder: LeanDecoder, sources: Ids, budget: int) -> Outputs:
+def ours(setting: Setting, decoder: LeanTranslator, sources: Ids, budget: int) -> Outputs:
     """TransferKit's search."""
     decoding = Decoding(setting.beams, max_tokens=budget)
     found = decode_all(decoder, sources, setting.padding, setting.bounds, decoding)
@@ -149,7 +148,7 @@ class Side:
 
     def _trial(self, budget: int) -> float:
         begin = time.perf_counter()
-        self._search(self._sources[:TRIAL_SENTENCES], budget)
+        self._search(self._sources, budget)
         return time.perf_counter() - begin
 
 
@@ -229,9 +228,9 @@ def _sides(setting: Setting, predictor: TranslationPredictor, sources: Ids, fold
         twin = twin_of(setting.model, setting.tokenizers.target, sizes, 2 * translation.MAX_TOKENS)
         peer = partial(generated, twin, setting.bounds, setting.padding, setting.beams)
     searches: dict[str, Search] = {
-        OURS: partial(ours, setting, LeanDecoder(setting.model, predictor.precision)),
+        OURS: partial(ours, setting, LeanTranslator(setting.model, predictor.precision)),
         PEER: peer,
-        OURS_FP32: partial(ours, setting, LeanDecoder(setting.model, "fp32")),
+        OURS_FP32: partial(ours, setting, LeanTranslator(setting.model, "fp32")),
         PEER_BF16: torch.autocast("cpu", torch.bfloat16)(peer),
     }
     kinds: dict[str, Quantization | None] = {CTRANSLATE2: None, CTRANSLATE2_INT8: "int8"}

@@ -30,7 +30,7 @@ from transferkit.formatting import percent
 from transferkit.generation.batches import Decoding, decode_all
 from transferkit.generation.decoding import Bounds, Hypothesis
 from transferkit.generation.retrace import retrace, save_retraced
-from transferkit.models.lean_decoder import LeanDecoder
+from transferkit.models.lean_translator import LeanTranslator
 from transferkit.models.translator import KINDS, Translator, build_translator
 from transferkit.pipeline import trained
 from transferkit.tasks.cross_entropy import cross_entropy
@@ -219,8 +219,8 @@ class _Validator:
         assert isinstance(model, Translator)
         job, texts = self.job, self.job.texts["validation"]
         loss = mean_loss(model, job.tables["validation"], self.config.training.batch_tokens, job.compute, self.listener)
-        decoder = LeanDecoder(model, job.compute.precision)
-        targets, translations = _translate(decoder, job, "validation", Decoding(), self.listener)
+        lean = LeanTranslator(model, job.compute.precision)
+        targets, translations = _translate(lean, job, "validation", Decoding(), self.listener)
         scores = {"loss": loss, "perplexity": math.exp(loss), **corpus_metrics(translations, texts["target"])}
         examples = side_by_side(texts["source"], texts["target"], translations, self.config.examples)
         return Validation(scores, examples, self._attentions(model, targets[0]))
@@ -252,12 +252,12 @@ def mean_loss(model: Translator, table: ParallelTable, max_tokens: int, compute:
 
 
 def _translate(
-    decoder: LeanDecoder, job: TranslationJob, split: str, decoding: Decoding, listener: Listener
+    model: LeanTranslator, job: TranslationJob, split: str, decoding: Decoding, listener: Listener
 ) -> tuple[list[Hypothesis], list[str]]:
     """The best target of each row of a split, and its text."""
     sources = job.tables[split].sources
     found = decode_all(
-        decoder, [sources[row].tolist() for row in range(len(sources.lengths))], job.tokenizers.source.padding_id,
+        model, [sources[row].tolist() for row in range(len(sources.lengths))], job.tokenizers.source.padding_id,
         Bounds.of(job.tokenizers.target, job.facts.max_length), decoding, listener.advanced,
     )  # fmt: skip
     best = [hypotheses[0] for hypotheses in found]
@@ -273,7 +273,7 @@ def _with_scores(
     start = time.perf_counter()
     decoding = Decoding(config.decoding.beams, config.decoding.length_penalty)
     with threads(job.compute.threads):
-        targets, translations = _translate(LeanDecoder(model, "fp32"), job, "test", decoding, listener)
+        targets, translations = _translate(LeanTranslator(model, "fp32"), job, "test", decoding, listener)
     texts = job.texts["test"]
     scores = score(translations, texts["target"], texts["source"], config.examples)
     if config.examples:

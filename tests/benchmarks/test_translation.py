@@ -14,7 +14,7 @@ from torch import nn
 from benchmarks import data, decoding, results_table, translation, translation_quality, translation_training
 from transferkit.config import TranslatorConfig
 from transferkit.generation.ctranslate2 import ctranslate2, export_ctranslate2
-from transferkit.models.lean_decoder import LeanDecoder
+from transferkit.models.lean_translator import LeanTranslator
 from transferkit.models.translator import build_translator
 from transferkit.tokenization.parallel import Tokenizers
 from transferkit.tokenization.trained import TrainedTokenizer
@@ -46,7 +46,7 @@ def test_all_sides_give_the_same_tokens(
     sizes = SIZES.model_copy(update={"pre_norm": pre_norm})
     given = setting(tokenizer, beams, sizes)
     sources = translation_training.ended(tokenizer, TEXTS[:5])
-    outputs = decoding.ours(given, LeanDecoder(given.model, "fp32"), sources, budget=12 * beams)
+    outputs = decoding.ours(given, LeanTranslator(given.model, "fp32"), sources, budget=12 * beams)
     twin = twin_of(given.model, tokenizer, sizes, 50)
     assert decoding.generated(twin, given.bounds, given.padding, beams, sources, 12 * beams) == outputs
     export_ctranslate2(given.model, tokenizer.vocabulary(), tokenizer.vocabulary(), tmp_path)
@@ -60,7 +60,7 @@ def test_the_textbook_gives_what_greedy_decoding_gives(tokenizer: TrainedTokeniz
     sources = translation_training.ended(tokenizer, TEXTS[:5])
     # One source a batch, so that the bounds of both are the same.
     assert decoding.textbook(given, sources, 0) == decoding.ours(
-        given, LeanDecoder(given.model, "fp32"), sources, budget=1
+        given, LeanTranslator(given.model, "fp32"), sources, budget=1
     )
 
 

@@ -9,7 +9,7 @@ import torch
 
 from transferkit.generation.batches import Decoding, decode_all
 from transferkit.generation.decoding import Bounds, Sampler, beam_search, decode
-from transferkit.models.lean_decoder import LeanDecoder
+from transferkit.models.lean_translator import LeanTranslator
 from transferkit.models.translator import build_translator
 
 BOUNDS = Bounds(start=2, end=3, max_length=12)
@@ -17,10 +17,10 @@ SOURCES = [[5, 6, 7, 3], [], [9, 3], [4, 5, 6, 7, 8, 9, 10, 3], [11, 12, 3], [9,
 
 
 @pytest.fixture(scope="module")
-def decoder() -> LeanDecoder:
+def decoder() -> LeanTranslator:
     torch.manual_seed(1)
     sizes = {"width": 16, "heads": 2, "feed_forward": 32, "encoder_layers": 1, "decoder_layers": 1}
-    return LeanDecoder(build_translator(20, 20, **sizes), "fp32")  # type: ignore[arg-type]
+    return LeanTranslator(build_translator(20, 20, **sizes), "fp32")  # type: ignore[arg-type]
 
 
 @pytest.fixture(params=[1, 3], ids=["one thread", "three threads"])
@@ -34,7 +34,7 @@ def threads(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("max_tokens", [1, 9, 4096])
 @pytest.mark.parametrize("beams", [1, 3])
-def test_batches_change_no_target(decoder: LeanDecoder, beams: int, max_tokens: int) -> None:
+def test_batches_change_no_target(decoder: LeanTranslator, beams: int, max_tokens: int) -> None:
     heard: list[int] = []
     found = decode_all(decoder, SOURCES, 1, BOUNDS, Decoding(beams, max_tokens=max_tokens), heard.append)
     assert sum(heard) == 5
@@ -48,14 +48,14 @@ def test_batches_change_no_target(decoder: LeanDecoder, beams: int, max_tokens: 
         assert [one.score for one in own] == pytest.approx([one.score for one in alone], abs=1e-4)
 
 
-def test_a_target_does_not_run_away(decoder: LeanDecoder) -> None:
+def test_a_target_does_not_run_away(decoder: LeanTranslator) -> None:
     far = Bounds(start=2, end=19, max_length=500)
     (one,), *_ = decode_all(decoder, [[9, 3]], 1, far, Decoding())
     assert len(one.tokens) <= 2 * 2 + 10
 
 
 @pytest.mark.usefixtures("threads")
-def test_sampling_draws_with_its_own_generator(decoder: LeanDecoder) -> None:
+def test_sampling_draws_with_its_own_generator(decoder: LeanTranslator) -> None:
     def drawn(seed: int) -> list[tuple[int, ...]]:
         sampler = Sampler(temperature=2.0, generator=torch.Generator().manual_seed(seed))
         found = decode_all(decoder, SOURCES, 1, BOUNDS, Decoding(pick=sampler, max_tokens=9))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from transferkit.generation.decoding import Bounds, Hypothesis, Sampler, beam_search, decode, largest
-from transferkit.models.lean_decoder import LeanDecoder
+from transferkit.models.lean_translator import LeanTranslator
 from transferkit.models.translator import Translator, build_translator
 
 START, END = 1, 2
@@ -29,8 +29,8 @@ def model() -> Translator:
 
 
 @pytest.fixture(scope="module")
-def decoder(model: Translator) -> LeanDecoder:
-    return LeanDecoder(model, "fp32")
+def decoder(model: Translator) -> LeanTranslator:
+    return LeanTranslator(model, "fp32")
 
 
 @torch.no_grad()
@@ -42,13 +42,13 @@ def log_probability(model: Translator, source: Tensor, tokens: tuple[int, ...], 
     return sum(float(steps[place, token]) for place, token in enumerate(following))
 
 
-def test_scores_are_the_log_probabilities_of_the_tokens(model: Translator, decoder: LeanDecoder) -> None:
+def test_scores_are_the_log_probabilities_of_the_tokens(model: Translator, decoder: LeanTranslator) -> None:
     for source, found in zip(SOURCES, decode(decoder, SOURCES, SOURCES != 0, BOUNDS), strict=True):
         expected = log_probability(model, source, found.tokens, has_ended=len(found.tokens) < BOUNDS.max_length)
         assert found.score == pytest.approx(expected, abs=1e-4)
 
 
-def test_a_source_has_the_same_target_alone_as_in_a_batch(decoder: LeanDecoder) -> None:
+def test_a_source_has_the_same_target_alone_as_in_a_batch(decoder: LeanTranslator) -> None:
     together = beam_search(decoder, SOURCES, SOURCES != 0, BOUNDS, beams=3)
     for source, expected in zip(SOURCES, together, strict=True):
         alone = source[source != 0][None]
@@ -57,13 +57,13 @@ def test_a_source_has_the_same_target_alone_as_in_a_batch(decoder: LeanDecoder) 
         assert [h.score for h in found] == pytest.approx([h.score for h in expected], abs=1e-4)
 
 
-def test_one_beam_is_greedy(decoder: LeanDecoder) -> None:
+def test_one_beam_is_greedy(decoder: LeanTranslator) -> None:
     greedy = decode(decoder, SOURCES, SOURCES != 0, BOUNDS)
     one = beam_search(decoder, SOURCES, SOURCES != 0, BOUNDS, beams=1, length_penalty=0.0)
     assert [h.tokens for h in greedy] == [of_source[0].tokens for of_source in one]
 
 
-def test_a_wide_beam_finds_the_best_of_all_targets(model: Translator, decoder: LeanDecoder) -> None:
+def test_a_wide_beam_finds_the_best_of_all_targets(model: Translator, decoder: LeanTranslator) -> None:
     bounds = Bounds(START, END, 3)
     words = [token for token in range(7) if token != END]
     # Every target that ends in time, and every one that the bound cuts.
@@ -87,20 +87,20 @@ def test_the_largest_are_those_of_topk(words: int, number: int) -> None:
     assert torch.equal(places, expected.indices)
 
 
-def test_hypotheses_come_best_first_and_differ(decoder: LeanDecoder) -> None:
+def test_hypotheses_come_best_first_and_differ(decoder: LeanTranslator) -> None:
     for found in beam_search(decoder, SOURCES, SOURCES != 0, BOUNDS, beams=4):
         assert len(found) == 4
         assert len({hypothesis.tokens for hypothesis in found}) == 4
         assert [h.score for h in found] == sorted((h.score for h in found), reverse=True)
 
 
-def test_no_target_is_longer_than_its_bound_and_none_holds_its_end(decoder: LeanDecoder) -> None:
+def test_no_target_is_longer_than_its_bound_and_none_holds_its_end(decoder: LeanTranslator) -> None:
     one = Bounds(START, END, 1)
     found = [*decode(decoder, SOURCES, SOURCES != 0, one), *beam_search(decoder, SOURCES, SOURCES != 0, one, 2)[0]]
     assert all(len(hypothesis.tokens) <= 1 and END not in hypothesis.tokens for hypothesis in found)
 
 
-def test_draws_follow_the_seed(decoder: LeanDecoder) -> None:
+def test_draws_follow_the_seed(decoder: LeanTranslator) -> None:
     def drawn(seed: int) -> list[Hypothesis]:
         sampler = Sampler(generator=torch.Generator().manual_seed(seed))
         return decode(decoder, SOURCES, SOURCES != 0, BOUNDS, sampler)
@@ -134,7 +134,7 @@ def test_settings_that_leave_nothing_to_draw_are_refused(settings: dict[str, flo
         Sampler(**settings)  # type: ignore[arg-type]
 
 
-def test_sources_without_a_token_and_searches_without_a_beam_are_refused(decoder: LeanDecoder) -> None:
+def test_sources_without_a_token_and_searches_without_a_beam_are_refused(decoder: LeanTranslator) -> None:
     empty = torch.tensor([[3, 4], [0, 0]])
     with pytest.raises(ValueError, match="A source without a token cannot be translated"):
         decode(decoder, empty, empty != 0, BOUNDS)
@@ -143,5 +143,5 @@ def test_sources_without_a_token_and_searches_without_a_beam_are_refused(decoder
 
 
 def test_the_model_answers_without_dropout(model: Translator) -> None:
-    first = decode(LeanDecoder(model.train(), "fp32"), SOURCES, SOURCES != 0, BOUNDS)
-    assert decode(LeanDecoder(model.train(), "fp32"), SOURCES, SOURCES != 0, BOUNDS) == first
+    first = decode(LeanTranslator(model.train(), "fp32"), SOURCES, SOURCES != 0, BOUNDS)
+    assert decode(LeanTranslator(model.train(), "fp32"), SOURCES, SOURCES != 0, BOUNDS) == first

@@ -49,9 +49,8 @@ def test_rows_go_on_by_themselves() -> None:
     assert_holds(held, torch.cat([begun, first, first], 3))
 
 
-def test_they_are_kept_in_float32_without_gaps() -> None:
-    scattered = made(3).transpose(2, 3).contiguous().transpose(2, 3).bfloat16()
+def test_they_are_kept_without_gaps() -> None:
+    scattered = made(3).transpose(2, 3).contiguous().transpose(2, 3)
     held = KeysValues(scattered)
-    assert held.keys.dtype == held.values.dtype == torch.float32
     assert held.keys.is_contiguous()
-    assert_holds(held, scattered.float())
+    assert_holds(held, scattered)

@@ -17,7 +17,7 @@ from transformers import (
 
 from transferkit.generation.decoding import Bounds, beam_search, decode
 from transferkit.models.layers import EncoderLayer, Shape
-from transferkit.models.lean_decoder import LeanDecoder
+from transferkit.models.lean_translator import LeanTranslator
 from transferkit.models.translator import Translator, build_translator
 
 WIDTH, HEADS, WIDE = 12, 3, 20
@@ -125,11 +125,11 @@ def theirs_of(model: Twin, beams: int, length: int, **settings: object) -> list[
     return [tuple(token for token in row[1:] if token not in (0, 1)) for row in ids.tolist()]
 
 
-def decoder_of(model: Twin) -> LeanDecoder:
+def decoder_of(model: Twin) -> LeanTranslator:
     """Ours with the same bias on the logits, which Marian keeps apart from its projection."""
     ours = with_weights_of(model)
     ours.projection.bias = nn.Parameter(model.final_logits_bias[0])
-    return LeanDecoder(ours, "fp32")
+    return LeanTranslator(ours, "fp32")
 
 
 @pytest.mark.parametrize("length", [3, 12])

@@ -11,7 +11,7 @@ from torch import Tensor
 from transferkit.data.batching import ListColumn, runs
 from transferkit.generation.decoding import Bounds, Hypothesis, Pick, beam_search, decode, likeliest
 from transferkit.generation.workers import at_once
-from transferkit.models.lean_decoder import LeanDecoder
+from transferkit.models.lean_translator import LeanTranslator
 
 # A target that is so much longer than its source has run away: the model repeats itself and finds no end.
 LONGEST_RATIO, LONGEST_MORE = 2, 10
@@ -39,13 +39,13 @@ class Decoding:
 
 
 def decode_all(
-    decoder: LeanDecoder, sources: Sequence[Sequence[int]], padding: int, bounds: Bounds, decoding: Decoding,
+    model: LeanTranslator, sources: Sequence[Sequence[int]], padding: int, bounds: Bounds, decoding: Decoding,
     advanced: Callable[[int], None] = lambda _: None,
 ) -> list[list[Hypothesis]]:  # fmt: skip
     """The targets of each source, best first; a source without a token has the empty target.
 
     Args:
-        decoder: of the model, in its precision.
+        model: a translator, ready in its precision.
         sources: ids, their end tokens among them.
         padding: the id that fills shorter sources.
         bounds: of the targets, which end besides at twice the length of the longest source of their batch and ten more.
@@ -57,8 +57,8 @@ def decode_all(
         _, ids, mask = batch
         most = bounded(bounds, ids.shape[1])
         if decoding.beams > 1:
-            return beam_search(decoder, ids, mask, most, decoding.beams, decoding.length_penalty)
-        return [[one] for one in decode(decoder, ids, mask, most, decoding.pick)]
+            return beam_search(model, ids, mask, most, decoding.beams, decoding.length_penalty)
+        return [[one] for one in decode(model, ids, mask, most, decoding.pick)]
 
     found: list[list[Hypothesis]] = [[Hypothesis((), 0.0)] for _ in sources]
     batches = list(in_length_order(sources, padding, decoding.max_tokens // decoding.beams))

@@ -17,7 +17,7 @@ from transferkit.generation.batches import bounded, in_length_order
 from transferkit.generation.decoding import Bounds, beam_search, decode
 from transferkit.models.attention import MultiHeadAttention
 from transferkit.models.layers import DecoderLayer, EncoderLayer, FeedForward, Residual, sinusoids
-from transferkit.models.lean_decoder import LeanDecoder
+from transferkit.models.lean_translator import LeanTranslator
 from transferkit.models.translator import Translator
 from transferkit.tokenization.trained import END, START, UNKNOWN, TrainedTokenizer
 
@@ -107,13 +107,13 @@ def compare_ctranslate2(
     """
     library: Any = ctranslate2().Translator(str(folder))
     ids = [[*row, source.end_id] for row in source.encode(texts) if row]
-    bounds, decoder = Bounds.of(target, max_length), LeanDecoder(model, "fp32")
+    bounds, lean = Bounds.of(target, max_length), LeanTranslator(model, "fp32")
     equal = dict.fromkeys((1, beams), 0)
     for rows, batch, mask in in_length_order(ids, source.padding_id, _MAX_TOKENS // beams):
         most = bounded(bounds, batch.shape[1])
         tokens = [source.names(ids[row][:-1]) for row in rows]
-        greedy = [one.tokens for one in decode(decoder, batch, mask, most)]
-        best = [found[0].tokens for found in beam_search(decoder, batch, mask, most, beams)]
+        greedy = [one.tokens for one in decode(lean, batch, mask, most)]
+        best = [found[0].tokens for found in beam_search(lean, batch, mask, most, beams)]
         for width, expected in ((1, greedy), (beams, best)):
             found = translated(library, tokens, most.max_length, width)
             numbers = [tuple(target.ids(row)) for row in found]

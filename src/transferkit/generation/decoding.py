@@ -6,6 +6,7 @@ from the batch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from transferkit.generation.steps import begin
-from transferkit.models.lean_decoder import LeanDecoder
+from transferkit.models.lean_translator import LeanTranslator
 from transferkit.tokenization.trained import TrainedTokenizer
 
 
@@ -45,6 +46,9 @@ class Hypothesis:
 _GROUP = 64
 # To leave ended rows out copies the keys and values of the others: cheaper than to go on with them once so many ended.
 _WORTH_KEEPING = 0.8
+
+# Batches shrink to multiples of so many rows: products in bf16 have a kernel built for every number of rows that comes.
+_ROWS = 8
 
 # Log-probabilities [B, V] to tokens int64 [B].
 Pick = Callable[[Tensor], Tensor]
@@ -96,12 +100,12 @@ class Sampler:
 
 @torch.no_grad()
 def decode(
-    decoder: LeanDecoder, source: Tensor, source_mask: Tensor | None, bounds: Bounds, pick: Pick = likeliest
+    model: LeanTranslator, source: Tensor, source_mask: Tensor | None, bounds: Bounds, pick: Pick = likeliest
 ) -> list[Hypothesis]:
     """One target for each source, token by token as `pick` says.
 
     Args:
-        decoder: of the model, in its precision.
+        model: a translator, ready in its precision.
         source: ids int64 [B, S].
         source_mask: bool [B, S], True on real tokens; None where all are.
         bounds: of the targets.
@@ -110,23 +114,25 @@ def decode(
     Raises:
         ValueError: a source has no token.
     """
-    steps = begin(decoder, source, source_mask)
+    steps = begin(model, source, source_mask)
     # Of each row of the batch: which source it is of, and whether its target still grows.
     rows = torch.arange(len(source))
     grows = torch.ones(len(source), dtype=torch.bool)
     tokens = torch.full((len(source),), bounds.start)
     written = torch.full((len(source), bounds.max_length), bounds.end)
     scores = torch.zeros(len(source))
-    while len(rows) and steps.taken < bounds.max_length:
+    while bool(grows.any()) and steps.taken < bounds.max_length:
         log_probabilities = steps.take(tokens)
         tokens = pick(log_probabilities).where(grows, bounds.end)
         written[rows, steps.taken - 1] = tokens
         scores[rows] += log_probabilities.gather(1, tokens.unsqueeze(1)).squeeze(1).where(grows, 0.0)
         grows = tokens != bounds.end
-        going = grows.nonzero().squeeze(1)
-        if len(going) <= _WORTH_KEEPING * len(rows):
-            rows, tokens, grows = rows[going], tokens[going], grows[going]
-            steps.keep(going, going)
+        going = math.ceil(int(grows.sum()) / _ROWS) * _ROWS
+        if going <= _WORTH_KEEPING * len(rows):
+            # Where fewer go on, some that have ended stay with them.
+            kept = grows.argsort(descending=True, stable=True)[:going]
+            rows, tokens, grows = rows[kept], tokens[kept], grows[kept]
+            steps.keep(kept, kept)
     lengths = (written != bounds.end).sum(1).tolist()
     return [
         Hypothesis(tuple(ids[:length]), score)
@@ -136,7 +142,7 @@ def decode(
 
 @torch.no_grad()
 def beam_search(
-    decoder: LeanDecoder, source: Tensor, source_mask: Tensor | None, bounds: Bounds, beams: int,
+    model: LeanTranslator, source: Tensor, source_mask: Tensor | None, bounds: Bounds, beams: int,
     length_penalty: float = 1.0,
 ) -> list[list[Hypothesis]]:  # fmt: skip
     """The best `beams` targets that the search finds for each source, best first.
@@ -146,7 +152,7 @@ def beam_search(
     best survivor, at the length it has, does not beat. It is the search that transformers does by default.
 
     Args:
-        decoder: of the model, in its precision.
+        model: a translator, ready in its precision.
         source: ids int64 [B, S].
         source_mask: bool [B, S], True on real tokens; None where all are.
         bounds: of the targets.
@@ -158,7 +164,7 @@ def beam_search(
     """
     if beams < 1:
         raise ValueError(f"A beam search needs a beam; {beams} were asked for.")
-    steps = begin(decoder, source, source_mask)
+    steps = begin(model, source, source_mask)
     searches = [_Search(beams, length_penalty, bounds) for _ in source]
     going = list(range(len(source)))
     tokens = torch.full((len(source),), bounds.start)

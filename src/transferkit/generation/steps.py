@@ -5,22 +5,22 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from transferkit.models.lean_decoder import LeanDecoder
+from transferkit.models.lean_translator import LeanTranslator
 
 
 class Steps:
     """Decodes B sources, each with the same number K of targets in progress: B * K rows, those of a source together."""
 
-    def __init__(self, decoder: LeanDecoder, source: Tensor, source_mask: Tensor | None) -> None:
+    def __init__(self, model: LeanTranslator, source: Tensor, source_mask: Tensor | None) -> None:
         """Encode source ids [B, S]; the mask is bool [B, S], True on real tokens."""
-        self._decoder = decoder
+        self._model = model
         self._mask = source_mask
-        self._caches = decoder.begin(source, source_mask)
+        self._caches = model.begin(source, source_mask)
         self.taken = 0
 
     def take(self, tokens: Tensor) -> Tensor:
         """Log-probabilities [B * K, V] of the tokens that may follow `tokens` int64 [B * K]."""
-        log_probabilities = self._decoder.step(tokens, self.taken, self._caches, self._mask)
+        log_probabilities = self._model.step(tokens, self.taken, self._caches, self._mask)
         self.taken += 1
         return log_probabilities
 
@@ -32,7 +32,7 @@ class Steps:
 
 
 @torch.no_grad()
-def begin(decoder: LeanDecoder, source: Tensor, source_mask: Tensor | None) -> Steps:
+def begin(model: LeanTranslator, source: Tensor, source_mask: Tensor | None) -> Steps:
     """Check the batch and encode it.
 
     Raises:
@@ -40,4 +40,4 @@ def begin(decoder: LeanDecoder, source: Tensor, source_mask: Tensor | None) -> S
     """
     if source.shape[1] == 0 or (source_mask is not None and not bool(source_mask.any(1).all())):
         raise ValueError("A source without a token cannot be translated; leave it out or give it its end token.")
-    return Steps(decoder, source, source_mask)
+    return Steps(model, source, source_mask)

@@ -15,7 +15,7 @@ from transferkit.errors import DataError, RunError
 from transferkit.generation.batches import Decoding, decode_all
 from transferkit.generation.decoding import Bounds
 from transferkit.generation.retrace import Retraced, retrace
-from transferkit.models.lean_decoder import LeanDecoder
+from transferkit.models.lean_translator import LeanTranslator
 from transferkit.models.translator import Translator, build_translator
 from transferkit.tokenization.parallel import Tokenizers
 from transferkit.training.precision import has_native_bf16
@@ -55,7 +55,7 @@ class TranslationPredictor:
         if self.tokenizers.hash() != record.tokenizer_hash:
             raise RunError(f"The tokenizers in {folder / 'tokenizer'} are not those that the run was trained with.")
         self.model = _load_model(folder, record, self.tokenizers)
-        self._decoder = LeanDecoder(self.model, precision)
+        self._lean = LeanTranslator(self.model, precision)
 
     def __call__(
         self, texts: Sequence[str], decoding: Decoding | None = None, advanced: Callable[[int], None] = lambda _: None
@@ -71,7 +71,7 @@ class TranslationPredictor:
         source, target = self.tokenizers.source, self.tokenizers.target
         ids = [[*row, source.end_id] if row else [] for row in source.encode(texts)]
         found = decode_all(
-            self._decoder, ids, source.padding_id, Bounds.of(target, self.record.config.tokenizer.max_length), decoding,
+            self._lean, ids, source.padding_id, Bounds.of(target, self.record.config.tokenizer.max_length), decoding,
             advanced,
         )  # fmt: skip
         return [

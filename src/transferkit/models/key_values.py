@@ -5,7 +5,6 @@ Shapes: R rows, H heads, K positions, d width of a head; keys come before values
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 # There is space for a multiple of so many positions: most steps then write into it and copy nothing.
@@ -13,17 +12,12 @@ ROOM = 16
 
 
 class KeysValues:
-    """Keys and values of some rows, to which every step can add a position.
-
-    They are kept in float32, whatever the precision of what looks at them: products with one query read every key once,
-    so that rounding saves little; and a library that builds a kernel for each shape, as that of bfloat16 does, would
-    build one for every length.
-    """
+    """Keys and values of some rows, to which every step can add a position."""
 
     def __init__(self, given: Tensor) -> None:
         """Begin with [2, R, H, K, d], where K may be 0."""
-        # Without gaps, as products read it fastest.
-        self._held = given.to(torch.float32, memory_format=torch.contiguous_format)
+        # Every step reads all of it: without gaps, that is fastest.
+        self._held = given.contiguous()
         self._length = given.shape[3]
 
     @property

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from transferkit.config import Precision
 from transferkit.models import lean_layers
-from transferkit.models.lean_decoder import LayerCache, LeanDecoder
+from transferkit.models.lean_translator import LayerCache, LeanTranslator
 from transferkit.models.translator import Translator, build_translator
 
 SOURCE = torch.tensor([[1, 2, 3, 4, 5], [6, 7, 8, 0, 0]])
@@ -39,7 +39,7 @@ def model(request: pytest.FixtureRequest) -> Translator:
 
 
 def stepped(
-    decoder: LeanDecoder, caches: list[LayerCache], target: Tensor, mask: Tensor | None, first: int = 0
+    decoder: LeanTranslator, caches: list[LayerCache], target: Tensor, mask: Tensor | None, first: int = 0
 ) -> Tensor:
     """Log-probabilities [B, T, V] of all positions from `first` on."""
     steps = [decoder.step(tokens, first + place, caches, mask) for place, tokens in enumerate(target.unbind(1))]
@@ -49,7 +49,7 @@ def stepped(
 @pytest.mark.parametrize("masked", [True, False])
 def test_steps_equal_whole_targets(model: Translator, masked: bool) -> None:
     mask = SOURCE != 0 if masked else None
-    decoder = LeanDecoder(model, "fp32")
+    decoder = LeanTranslator(model, "fp32")
     expected = model(SOURCE, mask, TARGET).log_softmax(-1)
     torch.testing.assert_close(
         stepped(decoder, decoder.begin(SOURCE, mask), TARGET, mask), expected, atol=1e-5, rtol=1e-5
@@ -58,7 +58,7 @@ def test_steps_equal_whole_targets(model: Translator, masked: bool) -> None:
 
 def test_targets_of_one_source_go_on_in_any_order(model: Translator) -> None:
     mask = SOURCE != 0
-    decoder = LeanDecoder(model, "fp32")
+    decoder = LeanTranslator(model, "fp32")
     caches = decoder.begin(SOURCE, mask)
     stepped(decoder, caches, TARGET[:, :2], mask)
     # Two targets of either source, and then the second source alone, with three.
@@ -77,7 +77,7 @@ def test_targets_of_one_source_go_on_in_any_order(model: Translator) -> None:
 @pytest.mark.parametrize("packed", [True, False])
 def test_bf16_is_near(model: Translator, packed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lean_layers, "_packs", lambda: packed)
-    decoder = LeanDecoder(model, "bf16")
+    decoder = LeanTranslator(model, "bf16")
     expected = model(SOURCE, None, TARGET).log_softmax(-1)
     found = stepped(decoder, decoder.begin(SOURCE, None), TARGET, None)
     assert found.dtype == torch.float32
@@ -86,7 +86,7 @@ def test_bf16_is_near(model: Translator, packed: bool, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_what_the_model_learns_later_changes_nothing(model: Translator, precision: Precision) -> None:
-    decoder = LeanDecoder(model, precision)
+    decoder = LeanTranslator(model, precision)
     caches = decoder.begin(SOURCE, None)
     before = decoder.step(TARGET[:, 0], 0, caches, None)
     for layer in model.decoder.layers:
