@@ -147,9 +147,14 @@ class Side:
         return harness.measured(work)
 
     def _trial(self, budget: int) -> float:
-        begin = time.perf_counter()
-        self._search(self._sources, budget)
-        return time.perf_counter() - begin
+        """Seconds, of two times the better: one alone says as much of the machine as of the budget."""
+
+        def once() -> float:
+            begin = time.perf_counter()
+            self._search(self._sources, budget)
+            return time.perf_counter() - begin
+
+        return min(once(), once())
 
 
 def quality(outputs: Outputs, reference: Outputs, tokenizer: TrainedTokenizer, truth: list[str]) -> dict[str, Any]:

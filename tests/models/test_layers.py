@@ -122,3 +122,14 @@ def test_positions_go_on_where_they_are_told_and_past_the_table() -> None:
     assert torch.equal(whole[0], sinusoids(10, SHAPE.width))
     assert torch.equal(positions(x[:, :3], first=7), whole[:, 7:])
     assert not list(positions.state_dict()), "what is computed is not saved"
+
+
+def test_positions_that_grew_in_inference_serve_training() -> None:
+    positions = SinusoidalPositions(SHAPE.width, length=4)
+    with torch.inference_mode():
+        positions(torch.zeros(1, 10, SHAPE.width))
+    assert not positions.table.is_inference()
+    positions.fill()
+    x = torch.zeros(1, 10, SHAPE.width, requires_grad=True)
+    positions(x).sum().backward()
+    assert torch.equal(x.grad, torch.ones_like(x))

@@ -35,7 +35,7 @@ class Decoding:
     beams: int = 1
     length_penalty: float = 1.0
     pick: Pick = likeliest
-    max_tokens: int = 4096
+    max_tokens: int = 8192
 
 
 def decode_all(

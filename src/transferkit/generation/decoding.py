@@ -98,7 +98,7 @@ class Sampler:
         return kept.softmax(-1)
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def decode(
     model: LeanTranslator, source: Tensor, source_mask: Tensor | None, bounds: Bounds, pick: Pick = likeliest
 ) -> list[Hypothesis]:
@@ -140,7 +140,7 @@ def decode(
     ]
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def beam_search(
     model: LeanTranslator, source: Tensor, source_mask: Tensor | None, bounds: Bounds, beams: int,
     length_penalty: float = 1.0,

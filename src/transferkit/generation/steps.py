@@ -31,7 +31,7 @@ class Steps:
             self._mask = self._mask[sources]
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def begin(model: LeanTranslator, source: Tensor, source_mask: Tensor | None) -> Steps:
     """Check the batch and encode it.
 

@@ -91,7 +91,9 @@ class SinusoidalPositions(nn.Module):
         # Through a name of its own: another thread may let the table grow at the same time, to another length.
         table = self.table
         if end > len(table):
-            self.table = table = sinusoids(2 * end, x.shape[2]).to(table)
+            # Training may go on with a table that has grown while translating.
+            with torch.inference_mode(False):
+                self.table = table = sinusoids(2 * end, x.shape[2]).to(table)
         dropped: Tensor = self.dropout(x + table[first:end])
         return dropped
 
