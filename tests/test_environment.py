@@ -6,10 +6,21 @@ import json
 import time
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import torch
 
-from transferkit.environment import PeakMemory, describe, release_memory, whole_file, write_cached, write_file
+from transferkit import environment
+from transferkit.environment import (
+    BATCHES_PER_RELEASE,
+    PeakMemory,
+    describe,
+    release_memory,
+    releasing,
+    whole_file,
+    write_cached,
+    write_file,
+)
 
 
 def test_the_description_is_json_and_names_what_matters() -> None:
@@ -83,3 +94,25 @@ def test_released_memory_leaves_the_process(monkeypatch: pytest.MonkeyPatch) -> 
     assert len(kept) == 1000
     monkeypatch.setattr("ctypes.CDLL", lambda _: object())
     release_memory()
+
+
+def test_memory_that_arrow_has_read_with_leaves_the_process_too() -> None:
+    table = pa.table({"number": pa.array(range(2_000_000))})
+    assert table.nbytes > 1.5e7
+    with PeakMemory() as before:
+        pass
+    del table
+    release_memory()
+    with PeakMemory() as after:
+        pass
+    assert before.bytes - after.bytes > 1e7
+
+
+def test_a_long_pass_gives_memory_back_on_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    released: list[int] = []
+    seen: list[int] = []
+    monkeypatch.setattr(environment, "release_memory", lambda: released.append(len(seen)))
+    for number in releasing(range(2 * BATCHES_PER_RELEASE + 1)):
+        seen.append(number)
+    assert seen == list(range(2 * BATCHES_PER_RELEASE + 1))
+    assert released == [BATCHES_PER_RELEASE, 2 * BATCHES_PER_RELEASE]

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from transferkit.environment import releasing
 from transferkit.training.precision import Compute, autocast
 from transferkit.training.tracking import Listener
 
@@ -59,7 +60,7 @@ def predict_logits(
 def answer_all(answer: Forward, table: BatchedRows, max_tokens: int, listener: Listener) -> np.ndarray:
     """What `answer` gives for all rows in their own order, float32 [rows, classes]."""
     logits: np.ndarray | None = None
-    for rows, batch in table.in_length_order(max_tokens):
+    for rows, batch in releasing(table.in_length_order(max_tokens)):
         batch.pop("labels", None)
         part = answer(batch).float().cpu().numpy()
         if logits is None:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from transferkit.adaptation.prefix import Prefix
 from transferkit.data.batching import FeatureTable
-from transferkit.environment import cache_folder, release_memory, whole_file
+from transferkit.environment import cache_folder, release_memory, releasing, whole_file
 from transferkit.formatting import size
 from transferkit.training.precision import Compute, autocast, training_kernels
 from transferkit.training.tracking import Listener
@@ -169,7 +169,7 @@ def _compute(prefix: Prefix, batch: dict[str, Tensor]) -> Tensor:
 def _fill(
     states: States, prefix: Prefix, table: FeatureTable, compute: Compute, max_tokens: int, listener: Listener
 ) -> None:
-    for rows, batch in table.in_length_order(max_tokens):
+    for rows, batch in releasing(table.in_length_order(max_tokens)):
         with autocast(compute):
             states.put(rows, _compute(prefix, batch))
         listener.advanced(len(rows))
