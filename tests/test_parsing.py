@@ -34,6 +34,7 @@ def test_a_refused_value_is_shown_as_it_was_typed(settings: dict[str, object], m
         ("training.epochs=1", ["training", "epochs"], 1),
         ("lora.targets=query+value", ["lora", "targets"], "query+value"),
         ('data.pair=["a", "b"]', ["data", "pair"], ["a", "b"]),
+        ("lora.targets=[query, value]", ["lora", "targets"], ["query", "value"]),
         ("data.text=a=b", ["data", "text"], "a=b"),
     ],
 )

@@ -69,6 +69,7 @@ def test_a_strategy_reads_its_options() -> None:
     assert parse_strategy("lora(rank=4,targets=query+value)") == StrategySpec(
         name="lora", options={"rank": 4, "targets": ["query", "value"]}
     )
+    assert parse_strategy("lora(targets=[query, value],rank=4)") == parse_strategy("lora(targets=query+value,rank=4)")
     assert parse_strategy("peft:dora") == StrategySpec(name="peft:dora")
     with pytest.raises(ConfigError, match="is not a strategy"):
         parse_strategy("lora(rank=4")

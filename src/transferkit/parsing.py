@@ -65,16 +65,16 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
 
 
 def parse_assignment(text: str) -> tuple[list[str], Any]:
-    """`section.field=value` as its path and its value, read as JSON where it is JSON and as text elsewhere."""
+    """`section.field=value` as its path and its value: JSON, words in square brackets, or text as it stands."""
     path, sign, raw = text.partition("=")
     keys = path.strip().split(".")
     if not sign or not all(keys):
         raise ConfigError(f"--set {text!r} is not of the form section.field=value, such as training.epochs=1.")
     try:
-        value = json.loads(raw)
+        return keys, json.loads(raw)
     except json.JSONDecodeError:
-        value = raw
-    return keys, value
+        is_list = raw.startswith("[") and raw.endswith("]")
+        return keys, [word.strip() for word in raw[1:-1].split(",")] if is_list else raw
 
 
 def assign(settings: dict[str, Any], keys: Sequence[str], value: Any) -> None:

@@ -176,7 +176,7 @@ def _refuse_idle(config: CompareConfig) -> None:
 
 def split_list(text: str) -> list[str]:
     """`lora(rank=4,alpha=8),full` at the commas outside brackets."""
-    return [part.strip() for part in re.split(r",(?![^(]*\))", text) if part.strip()]
+    return [part.strip() for part in re.split(r",(?![^(]*\)|[^\[]*\])", text) if part.strip()]
 
 
 def parse_strategy(text: str) -> StrategySpec:
