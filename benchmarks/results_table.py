@@ -1,4 +1,7 @@
-"""The Markdown of `benchmarks/results/*.json`, written between the marks of a page or printed."""
+"""The Markdown of `benchmarks/results/*.json`, written between the marks of a page or printed.
+
+Another kind of machine has a folder of its own there, and tables of its own.
+"""
 
 from __future__ import annotations
 
@@ -38,6 +41,22 @@ def read(folder: Path) -> list[dict[str, Any]]:
     """All results in the folder, by file name."""
     found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
     return [result for result in found if result.get("schema") == SCHEMA]
+
+
+def render_folders(folder: Path) -> str:
+    """The tables of `folder`, then those of each folder in it under its name.
+
+    Raises:
+        SystemExit: there are no results in one of them.
+    """
+    parts = []
+    for place in (folder, *sorted(path for path in folder.glob("*") if path.is_dir())):
+        results = read(place)
+        if not results:
+            raise SystemExit(f"There are no results in {place}; run a benchmark first.")
+        heading = [] if place == folder else [f"### {place.name.replace('-', ' ').capitalize()}"]
+        parts += [*heading, render(results)]
+    return "\n\n".join(parts)
 
 
 def render(results: Iterable[Mapping[str, Any]]) -> str:
@@ -169,10 +188,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON files")
     parser.add_argument("--print", action="store_true", help="print instead of writing")
     options = parser.parse_args(arguments)
-    results = read(options.results)
-    if not results:
-        raise SystemExit(f"There are no results in {options.results}; run a benchmark first.")
-    block = render(results)
+    block = render_folders(options.results)
     if options.print:
         print(block)
         return

@@ -73,6 +73,16 @@ def test_every_side_that_decodes_has_a_row() -> None:
     assert "| beam | ctranslate2 in int8 | 1,000.0 | 99.6 % |" in text
 
 
+def test_a_folder_of_another_machine_has_tables_of_its_own(tmp_path: Path) -> None:
+    (write(tmp_path, fake()) / "without-bf16").mkdir()
+    with pytest.raises(SystemExit, match=r"no results in .*without-bf16"):
+        results_table.render_folders(tmp_path)
+    other = fake(ratio_median=1.9)
+    write(tmp_path / "without-bf16", other)
+    text = results_table.render_folders(tmp_path)
+    assert text == f"{results_table.render([fake()])}\n\n### Without bf16\n\n{results_table.render([other])}"
+
+
 def test_the_block_of_a_page_is_replaced_and_the_rest_kept(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("# Before\n\n<!-- results:start -->\nold\n<!-- results:end -->\n\nafter\n", encoding="utf-8")
