@@ -9,8 +9,11 @@ from transferkit.config import (
     DEMONSTRATION,
     CompareConfig,
     DataConfig,
+    EncoderConfig,
+    PretrainConfig,
     RunConfig,
     StrategySpec,
+    TrainingConfig,
 )
 from transferkit.errors import ConfigError
 from transferkit.parsing import build
@@ -25,6 +28,18 @@ def test_without_data_the_demonstration_runs_and_its_sizes_can_be_changed() -> N
 def test_named_data_is_used_whole() -> None:
     data = DataConfig(source="mine.csv")
     assert (data.train_size, data.validation_size, data.test_size) == (None, None, None)
+
+
+@pytest.mark.parametrize("settings", [{"seed": -1}, {"data": {"split_seed": -1}}])
+def test_a_seed_is_no_negative_number(settings: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match="is -1: "):
+        build(RunConfig, settings, "x")
+
+
+def test_pretraining_keeps_its_defaults_beside_what_is_set_in_python() -> None:
+    encoder = EncoderConfig(vectors="minilm")
+    training = PretrainConfig(encoder=encoder, training=TrainingConfig(batch_size=16)).training
+    assert (training.batch_size, training.learning_rate, training.epochs) == (16, 1e-3, 5)
 
 
 def test_a_configuration_is_frozen() -> None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import transferkit
 from tests.small_data import write_csv
 from transferkit import api
 from transferkit.config import RunConfig
-from transferkit.errors import ConfigError
+from transferkit.errors import ConfigError, RunError
 from transferkit.evaluation.results import EpochRecord
 from transferkit.run_folder import read_lora, read_predictions, read_record, read_result
 from transferkit.settings import compare_config, run_config
@@ -227,6 +229,30 @@ def test_a_run_of_another_strategy_has_no_updates(settings: dict[str, object], t
     assert not (tmp_path / "run" / "lora.json").exists()
     assert read_lora(tmp_path / "run") is None
     assert "What LoRA learned" not in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+
+
+def test_strategies_whose_names_differ_in_stars_alone_have_folders_of_their_own(
+    settings: dict[str, object], tmp_path: Path
+) -> None:
+    labels = ["partial(patterns=encoder.layer.*.**)", "partial(patterns=encoder.layer.**.**)"]
+    changed = settings | {"training.epochs": 1, "strategies": labels}
+    comparison = transferkit.compare(compare_config(None, changed, []), tmp_path / "all")
+    assert [result.status for result in comparison.results] == ["finished"] * 2
+    assert len({result.run for result in comparison.results}) == 2
+    assert {result.strategy for result in comparison.results} == set(labels)
+
+
+def test_a_comparison_goes_on_from_the_same_backbone_alone(
+    settings: dict[str, object], tmp_path: Path, backbone: Callable[[str], Path]
+) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(backbone("bert"), base)
+    changed = settings | {"training.epochs": 1, "strategies": ["linear-probe"], "backbone.name": str(base)}
+    transferkit.compare(compare_config(None, changed, []), tmp_path / "all")
+    weights = load_file(base / "model.safetensors")
+    save_file({name: 2 * tensor for name, tensor in weights.items()}, base / "model.safetensors", {"format": "pt"})
+    with pytest.raises(RunError, match="is a run from another backbone"):
+        transferkit.compare(compare_config(None, changed, []), tmp_path / "all")
 
 
 def test_a_comparison_shows_the_updates_of_its_runs_of_lora(settings: dict[str, object], tmp_path: Path) -> None:

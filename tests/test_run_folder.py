@@ -18,7 +18,7 @@ def test_an_empty_or_missing_folder_is_free(tmp_path: Path) -> None:
 
 
 def test_a_run_is_replaced_only_when_asked(tmp_path: Path) -> None:
-    (tmp_path / "run.json").write_text("{}")
+    (tmp_path / "run.json").write_text('{"schema": "transferkit/run/1"}')
     (tmp_path / "old").write_text("")
     with pytest.raises(RunError, match=r"exists and is not empty.*--overwrite"):
         run_folder.make_folder(tmp_path, overwrite=False)
@@ -33,7 +33,19 @@ def test_what_is_no_run_is_never_deleted(tmp_path: Path) -> None:
         run_folder.make_folder(tmp_path, overwrite=True)
     with pytest.raises(RunError, match="is a file"):
         run_folder.make_folder(precious, overwrite=True)
+    for name, content in (("runs/mine/notes", "{}"), ("results.json", "[]"), ("run.json", '{"schema": 1}')):
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(content)
+        with pytest.raises(RunError, match="leaves it alone"):
+            run_folder.make_folder(tmp_path, overwrite=True)
     assert precious.is_file()
+
+
+def test_a_comparison_that_was_stopped_at_once_can_be_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "runs" / "full-seed0").mkdir(parents=True)
+    run_folder.make_folder(tmp_path, overwrite=True)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:

@@ -61,6 +61,21 @@ def test_a_published_figure_in_percent_is_refused() -> None:
         compare_config(None, {"data.source": "x.csv"}, ["published.full=86"])
 
 
+def test_strategies_can_be_assigned(recipe: Path) -> None:
+    config = compare_config(recipe, {}, ["strategies=[linear-probe, lora]", "lora.rank=8"])
+    assert [spec.name for spec in config.strategies] == ["linear-probe", "lora"]
+    assert config.strategies[1].options == {"rank": 8}
+
+
+def test_a_recipe_of_another_task_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("task: classification\ndata: {source: a.csv}\n")
+    assert compare_config(path, {}, []).data.source == "a.csv"
+    path.write_text("task: translation\ndata: {source: a.csv}\n")
+    with pytest.raises(ConfigError, match=r"recipe\.yaml is of the task translation"):
+        compare_config(path, {}, [])
+
+
 def test_a_list_is_split_outside_brackets() -> None:
     assert split_list("lora(rank=4,alpha=8), full") == ["lora(rank=4,alpha=8)", "full"]
 

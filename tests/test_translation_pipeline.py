@@ -21,11 +21,13 @@ import transferkit
 from tests import small_data
 from tests.training.test_checkpoint import Killed
 from tests.training.test_loop import Impatient
+from transferkit import translation_pipeline
 from transferkit.config import TranslationConfig
-from transferkit.errors import DataError, RunError
+from transferkit.errors import DataError, RunError, TransferKitError
 from transferkit.generation.retrace import read_retraced
 from transferkit.inference.translation import load_translator
 from transferkit.run_folder import read_result, read_translation
+from transferkit.tokenization.trained import TrainedTokenizer
 from transferkit.training.tracking import Silent, read_epochs
 from transferkit.translation_pipeline import mean_loss, prepare_translation
 
@@ -193,7 +195,9 @@ def test_after_ctrl_c_the_run_goes_on_to_the_same_weights(pairs: Path, tmp_path:
     stopped = transferkit.train(settings, tmp_path / "stopped", listener=Impatient(150))
     assert stopped.status == "interrupted"
     assert (tmp_path / "stopped" / "report.html").is_file()
-    assert transferkit.resume(tmp_path / "stopped").status == "finished"
+    finished = transferkit.resume(tmp_path / "stopped")
+    assert finished.status == "finished"
+    assert finished.train_seconds > stopped.train_seconds
     whole, resumed = (load_file(tmp_path / one / "model" / "translator.safetensors") for one in ("whole", "stopped"))
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     assert read_result(tmp_path / "whole").metrics == read_result(tmp_path / "stopped").metrics
@@ -220,6 +224,26 @@ def test_other_data_than_before_is_refused(pairs: Path, tmp_path: Path) -> None:
     copy.write_text(copy.read_text(encoding="utf-8") + "he sings\tlui canta\n", encoding="utf-8")
     with pytest.raises(RunError, match=r"The data of .* has changed since it began"):
         transferkit.resume(tmp_path / "run")
+
+
+def test_it_goes_on_with_the_tokenizers_that_it_began_with(
+    pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train_anew(*_: object) -> None:
+        raise AssertionError("another vocabulary")
+
+    transferkit.train(config(pairs, epochs=3, checkpoint_minutes=0), tmp_path / "run", listener=Impatient(150))
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainedTokenizer, "train", train_anew)
+        assert transferkit.resume(tmp_path / "run").status == "finished"
+
+
+def test_a_loss_without_a_perplexity_ends_with_advice(
+    pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(translation_pipeline, "mean_loss", lambda *_: 5000.0)
+    with pytest.raises(TransferKitError, match=r"validation loss is 5000; lower --set training.learning_rate"):
+        transferkit.train(config(pairs, epochs=1), tmp_path / "run")
 
 
 def test_killed_at_random_steps_it_goes_on_to_the_same_weights(pairs: Path, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from transferkit import run_folder
@@ -13,10 +13,16 @@ from transferkit.errors import RunError, TransferKitError
 from transferkit.evaluation.results import Comparison, RunResult, Scores
 from transferkit.inference.evaluation import evaluate as evaluate_predictor
 from transferkit.inference.predictor import load_exact
-from transferkit.pipeline import prepare_job, rows_to_process, run_one
+from transferkit.pipeline import Job, prepare_job, rows_to_process, run_one
 from transferkit.report import page, translation_page
+from transferkit.tokenization.parallel import Tokenizers
 from transferkit.training.tracking import Listener, Silent, read_epochs
-from transferkit.translation_pipeline import prepare_translation, rows_to_translate, run_translation
+from transferkit.translation_pipeline import (
+    TranslationJob,
+    prepare_translation,
+    rows_to_translate,
+    run_translation,
+)
 
 
 def train(
@@ -54,35 +60,43 @@ def resume(out: str | Path, *, listener: Listener | None = None) -> RunResult:
     It ends with the weights that it would have had without the stop, bit for bit.
 
     Raises:
-        RunError: there is nothing to go on with, or the data has changed.
+        RunError: there is nothing to go on with, or the data, the backbone or the tokenizers have changed.
     """
     folder = Path(out)
     record = run_folder.read_stopped(folder)
 
-    def check(hashes: Mapping[str, str]) -> None:
-        if hashes != record.data.hashes:
+    def check(job: Job | TranslationJob) -> None:
+        if job.facts.hashes != record.data.hashes:
             raise RunError(f"The data of {folder} has changed since it began; train again with --overwrite.")
+        if isinstance(job, Job) and isinstance(record, run_folder.RunRecord) and not job.has_base_of(record):
+            raise RunError(f"The backbone of {folder} has changed since it began; train again with --overwrite.")
 
+    tokenizers = None
+    if isinstance(record, run_folder.TranslationRecord):
+        # Trained anew they need not be the same: WordPiece settles ties by chance.
+        tokenizers = Tokenizers.of_run(folder, record.tokenizer_hash)
     # It computes as it did before, whatever would be measured now.
     fields = type(record.config.training).model_fields
     compute = {name: value for name, value in record.compute.model_dump(exclude_none=True).items() if name in fields}
     training = record.config.training.model_copy(update=compute)
-    return _run(record.config.model_copy(update={"training": training}), folder, listener or Silent(), check)
+    config = record.config.model_copy(update={"training": training})
+    return _run(config, folder, listener or Silent(), check, tokenizers)
 
 
 def _run(
-    config: RunConfig | TranslationConfig, folder: Path, listener: Listener, begin: Callable[[Mapping[str, str]], None]
-) -> RunResult:
-    """Prepare, let `begin` see the hashes of the data and the folder be made ready, then train, score and report."""
+    config: RunConfig | TranslationConfig, folder: Path, listener: Listener,
+    begin: Callable[[Job | TranslationJob], None], tokenizers: Tokenizers | None = None,
+) -> RunResult:  # fmt: skip
+    """Prepare, let `begin` see what was prepared and make the folder ready, then train, score and report."""
     if isinstance(config, TranslationConfig):
-        translation = prepare_translation(config, listener)
+        translation = prepare_translation(config, listener, tokenizers)
         listener.planned(rows_to_translate(config, translation))
-        begin(translation.facts.hashes)
+        begin(translation)
         result = run_translation(config, translation, folder, listener)
     else:
         job = prepare_job(config, listener)
         listener.planned(rows_to_process(config, job))
-        begin(job.facts.hashes)
+        begin(job)
         result = run_one(config, job, folder, config.strategy.label, listener)
         if result.status == "finished":
             conclusion.write_mistakes(folder, job, *conclusion.read_logits(folder, [result]))

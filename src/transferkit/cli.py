@@ -286,7 +286,7 @@ def predict(
         if source is not None:
             translations.translate_file(run, source, choice, **from_file)
         else:
-            lines = [str(text) for text in answers.read_texts(texts, sys.stdin)]
+            lines = answers.read_texts(texts, sys.stdin)
             translations.translate_texts(run, lines, choice, pictures=pictures, **from_texts)
         return
     if chosen:
@@ -349,6 +349,11 @@ def main() -> None:
         # The reader of our output has gone, as `head` does.
         sys.stderr.close()
         sys.exit(0)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        # No room, no right, or a file in the place of a folder: of the user's machine, and the system says what.
+        _stop(f"{error.filename}: {(error.strerror or 'cannot be used').lower()}; name another place.", 2)
 
 
 def _stop(message: str, code: int) -> None:

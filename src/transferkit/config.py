@@ -44,7 +44,7 @@ class RowsConfig(Section):
     test_size: int | None = Field(default=None, ge=2)
     # The split has a seed of its own: every strategy and every training seed sees the same rows. One draw is as good
     # as another; of the film reviews, scores differ by more than a point from draw to draw.
-    split_seed: int = 42
+    split_seed: int = Field(default=42, ge=0)
 
 
 class DataConfig(RowsConfig):
@@ -211,7 +211,7 @@ class RunConfig(SharedConfig):
     """One strategy, one seed, one run folder."""
 
     strategy: StrategySpec = StrategySpec(name="lora")
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
 
 
 class EncoderConfig(Section):
@@ -251,6 +251,8 @@ class PretrainConfig(RunConfig):
     def _from_random_layers(cls, value: Any) -> Any:
         """The rate of `full` is for weights that are to stay near where they are; these begin anywhere."""
         training = value.get("training", {}) if isinstance(value, Mapping) else None
+        if isinstance(training, BaseModel):
+            training = training.model_dump(exclude_unset=True)
         return {**value, "training": {**PRETRAINING, **training}} if isinstance(training, Mapping) else value
 
     @model_validator(mode="after")
@@ -268,7 +270,7 @@ class CompareConfig(SharedConfig):
     strategies: tuple[StrategySpec, ...] = Field(
         default=tuple(StrategySpec(name=name) for name in DEFAULT_STRATEGIES), min_length=1
     )
-    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0,), min_length=1)
     # A strategy with fewer trainable parameters is recommended over the best one when the two cannot be told
     # apart and their scores differ by no more than this: one point, about the spread between seeds.
     margin: float = Field(default=0.01, ge=0, lt=1)
@@ -352,7 +354,7 @@ class TranslationConfig(Section):
     decoding: DecodingConfig = DecodingConfig()
     # Validation rows that are shown after each epoch: source, target, predicted.
     examples: int = Field(default=3, ge=0)
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
     def _one_vocabulary(self) -> Self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -59,6 +60,10 @@ class Job:
     max_batch_tokens: int
     # Whether several runs share the job, so that what one computes another may read.
     is_shared: bool
+
+    def has_base_of(self, record: run_folder.RunRecord) -> bool:
+        """Whether the backbone and its tokenizer are those of an earlier run."""
+        return (self.fingerprint, self.tokenizer_hash) == (record.backbone.fingerprint, record.tokenizer.hash)
 
 
 def prepare_job(config: SharedConfig, listener: Listener, is_shared: bool = False) -> Job:
@@ -158,7 +163,7 @@ def run_one(config: RunConfig, job: Job, folder: Path, label: str, listener: Lis
             outcome = fit(
                 model, job.task, train, plan, validate=validate, folder=folder, listener=tracker, forward=prefix
             )
-        train_seconds = time.perf_counter() - start
+        train_seconds = outcome.earlier_seconds + time.perf_counter() - start
         _save_model(folder, model, strategy, config, job)
         if not outcome.interrupted and (updates := lora_updates(model)):
             write_json(folder / run_folder.LORA_FILE, updates)
@@ -219,6 +224,7 @@ def _with_states(job: Job, prefix: Prefix | None, split: str, compute: Compute) 
         return job.tables[split]
     identity = {
         "base": job.fingerprint,
+        "config": json.dumps(job.files.json("config.json"), sort_keys=True),
         "pooling": prefix.model.pooling,
         "tokenizer": job.tokenizer_hash,
         "truncation": f"{job.tokenizer.max_length} {job.tokenizer.backend.truncation_side}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
@@ -129,8 +130,8 @@ def check_free(path: Path, overwrite: bool) -> None:
     Raises:
         RunError: something is there already.
     """
-    if path.is_file():
-        raise RunError(f"{path} is a file; name a folder with --out.")
+    if file := next((place for place in (path, *path.parents) if place.is_file()), None):
+        raise RunError(f"{file} is a file; name a folder with --out.")
     if not path.is_dir() or not any(path.iterdir()):
         return
     if not overwrite:
@@ -142,14 +143,28 @@ def check_free(path: Path, overwrite: bool) -> None:
 def make_folder(path: Path, overwrite: bool) -> None:
     """Make an empty folder at `path`, after `check_free`."""
     check_free(path, overwrite)
-    if path.is_dir():
-        shutil.rmtree(path)
-    path.mkdir(parents=True)
+    path.mkdir(parents=True, exist_ok=True)
+    # The folder itself may be a link or the root of a disk.
+    for entry in path.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
 
 
 def is_ours(path: Path) -> bool:
-    """Whether `path` is a folder that a run or a comparison made."""
-    return any((path / name).exists() for name in (RUN_FILE, RESULT_FILE, COMPARISON_FILE, "runs"))
+    """Whether `path` is a folder that a run or a comparison made, and not one that others have files like theirs in."""
+    if any(_says_it_is_ours(path / name) for name in (RUN_FILE, RESULT_FILE, COMPARISON_FILE)):
+        return True
+    # A comparison that was stopped during its first run.
+    return all(entry.name == "runs" and all("-seed" in run.name for run in entry.iterdir()) for entry in path.iterdir())
+
+
+def _says_it_is_ours(file: Path) -> bool:
+    try:
+        return str(json.loads(file.read_text(encoding="utf-8"))["schema"]).startswith("transferkit/")
+    except (OSError, ValueError, TypeError, KeyError):
+        return False
 
 
 def resolve(path: str | Path) -> Path:

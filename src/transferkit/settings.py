@@ -37,16 +37,19 @@ def compare_config(recipe: Path | None, options: Mapping[str, Any], assignments:
     """
     where = str(recipe) if recipe is not None else "settings"
     settings = read_recipe(recipe) if recipe is not None else {}
+    if (task := settings.pop("task", TASKS[0])) != TASKS[0]:
+        raise ConfigError(f"{where} is of the task {task}, and this is for {TASKS[0]}; use transferkit train.")
     known = _specs(settings, where)
     for path, value in options.items():
         if value is not None:
             assign(settings, path.split("."), value)
-    specs = [_with_options_of(known, spec) for spec in _specs(settings, where)]
-    for text in assignments:
-        keys, value = parse_assignment(text)
+    assigned = [parse_assignment(text) for text in assignments]
+    for keys, value in assigned:
         if keys[0] in CompareConfig.model_fields:
             assign(settings, keys, value)
-        else:
+    specs = [_with_options_of(known, spec) for spec in _specs(settings, where)]
+    for keys, value in assigned:
+        if keys[0] not in CompareConfig.model_fields:
             specs = _with_option(specs, keys, value)
     config = build(CompareConfig, settings | {"strategies": specs}, where)
     _refuse_idle(config)

@@ -36,7 +36,7 @@ from transferkit.pipeline import trained
 from transferkit.tasks.cross_entropy import cross_entropy
 from transferkit.tasks.translation import Translation
 from transferkit.tokenization.parallel import Tokenized, Tokenizers, tokenize
-from transferkit.training.loop import Plan, Validation, fit
+from transferkit.training.loop import Plan, Validation, diverged, fit
 from transferkit.training.optimizer import Adam
 from transferkit.training.precision import Compute, autocast, choose, threads
 from transferkit.training.tensorboard import tracked
@@ -45,6 +45,8 @@ from transferkit.training.tracking import Listener
 # As the paper trains (Vaswani et al. 2017, section 5.3).
 ADAM = Adam(betas=(0.9, 0.98), eps=1e-9)
 LABEL = "translator"
+# A word of a loss near that has a perplexity too large for a number.
+MOST_NATS = 700
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,10 @@ class TranslationJob:
     compute: Compute
 
 
-def prepare_translation(config: TranslationConfig, listener: Listener) -> TranslationJob:
-    """Read and split the rows, build or load the tokenizers, and choose how to compute.
+def prepare_translation(
+    config: TranslationConfig, listener: Listener, tokenizers: Tokenizers | None = None
+) -> TranslationJob:
+    """Read and split the rows, build or load the tokenizers unless they are given, and choose how to compute.
 
     Raises:
         DataError: the rows, or the tokenizers, cannot be read or learnt from.
@@ -68,7 +72,7 @@ def prepare_translation(config: TranslationConfig, listener: Listener) -> Transl
     quiet_libraries()
     listener.said(f"Reading {config.data.source}.")
     data = prepare_parallel(config.data)
-    tokenizers = Tokenizers.build(data, config.tokenizer)
+    tokenizers = tokenizers or Tokenizers.build(data, config.tokenizer)
     if config.model.tied and not tokenizers.is_joint:
         raise ConfigError(f"{config.tokenizer.folder} holds a tokenizer for each language; set model.tied=false.")
     most, is_strict = config.tokenizer.max_length, config.data.on_too_long == "error"
@@ -169,7 +173,7 @@ def run_translation(config: TranslationConfig, job: TranslationJob, folder: Path
             model, Translation(config.training.label_smoothing), job.tables["train"], _plan(config, job.compute),
             validate=_Validator(config, job, listener), folder=folder, listener=tracker,
         )  # fmt: skip
-        train_seconds = time.perf_counter() - start
+        train_seconds = outcome.earlier_seconds + time.perf_counter() - start
         _save_model(folder, model)
         result = trained("scratch", config.seed, folder, report, outcome, train_seconds, job.compute)
         if not outcome.interrupted:
@@ -219,6 +223,8 @@ class _Validator:
         assert isinstance(model, Translator)
         job, texts = self.job, self.job.texts["validation"]
         loss = mean_loss(model, job.tables["validation"], self.config.training.batch_tokens, job.compute, self.listener)
+        if not loss < MOST_NATS:
+            raise diverged("validation", loss, self.config.training.learning_rate)
         lean = LeanTranslator(model, job.compute.precision)
         targets, translations = _translate(lean, job, "validation", Decoding(), self.listener)
         scores = {"loss": loss, "perplexity": math.exp(loss), **corpus_metrics(translations, texts["target"])}

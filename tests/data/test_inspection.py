@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from datasets import Dataset
@@ -22,8 +24,14 @@ def test_truncation_is_counted_in_rows_and_tokens() -> None:
     assert sum(count for _, count in lengths.histogram) == 4
 
 
+def test_a_bin_holds_the_lengths_from_its_edge_to_the_next() -> None:
+    everything = Lengths.of(np.arange(1, 101), max_length=100).histogram
+    edges = [edge for edge, _ in everything]
+    assert [count for _, count in everything] == [end - start for start, end in pairwise([*edges, 101])]
+
+
 def test_rows_of_one_length_have_one_bin() -> None:
-    assert Lengths.of(np.array([7, 7]), max_length=10).histogram == ((6, 2),)
+    assert Lengths.of(np.array([7, 7]), max_length=10).histogram == ((7, 2),)
 
 
 def test_classes_are_counted_also_where_one_is_absent() -> None:

@@ -37,11 +37,19 @@ def test_json_lines_become_text_columns(tmp_path: Path, name: str) -> None:
         ('{"text": "a"', "line 2: not JSON"),
         ('["a"]', "line 2: holds a JSON list; each line must be one object"),
         ('{"text": "\\ud83d"}', "line 2: holds half of a surrogate pair"),
+        (f'{{"text": {"9" * 5000}}}', "line 2: holds a number of thousands of digits"),
+        (f'{{"text": {"[" * 100_000}', "line 2: holds a number .* or thousands of brackets"),
     ],
 )
 def test_broken_json_lines_are_refused_with_their_line(tmp_path: Path, line: str, message: str) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "fine"}\n' + line + "\n")
     with pytest.raises(DataError, match=message):
+        read(tmp_path / "a.jsonl")
+
+
+def test_half_a_character_in_a_key_is_refused_too(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "fine", "\\ud83d": "x"}\n')
+    with pytest.raises(DataError, match="line 1: holds half of a surrogate pair"):
         read(tmp_path / "a.jsonl")
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -151,8 +153,23 @@ def test_predict_answers_for_texts_from_everywhere(folder: Path, run: Run) -> No
     assert sum(one["probabilities"].values()) == pytest.approx(1)
     several = run("predict", winner, "-", stdin=f"{sentence('good')}\n{sentence('bad')}\n").out.splitlines()
     assert [line.split("\t")[0] for line in several] == ["pos", "neg"]
+    tab, space = (run("predict", winner, "-", "--json", stdin=f"a good{between}film\n").out for between in "\t ")
+    assert json.loads(tab)["probabilities"] == json.loads(space)["probabilities"]
     both = json.loads(run("predict", winner, sentence("good"), sentence("bad"), "--json").out)
     assert [answer["label"] for answer in both] == ["pos", "neg"]
+
+
+def test_what_the_system_refuses_is_said_in_a_sentence(
+    folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse(path: Path, **_: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    answer = run("predict", folder / "cmp", "--file", folder / "reviews.csv", "--out", tmp_path / "new" / "out.csv")
+    assert (answer.code, answer.err) == (
+        2, f"transferkit: {tmp_path / 'new'}: permission denied; name another place.\n",
+    )  # fmt: skip
 
 
 def test_predict_writes_a_file_in_the_order_of_the_rows(folder: Path, run: Run, tmp_path: Path) -> None:

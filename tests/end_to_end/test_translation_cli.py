@@ -111,6 +111,19 @@ def test_a_file_is_translated_in_its_order(run: Run, trained: Path, tmp_path: Pa
     assert [row["translation"] for row in rows] == ["uno treno giallo", "cinque vino bianco"]
     assert [row["id"] for row in rows] == ["1", "2"]
     assert run("predict", trained, "--file", source, "--out", out).code == 2
+    answer = run("predict", trained, "--file", source, "--out", tmp_path, "--overwrite")
+    assert answer.code == 2
+    assert "is a folder; name a file" in answer.err
+
+
+def test_a_tab_in_a_line_is_part_of_the_text(run: Run, trained: Path) -> None:
+    piped, given = run("predict", trained, "-", stdin="one\tred\n"), run("predict", trained, "one red")
+    assert piped.out == given.out
+
+
+def test_a_blank_text_has_an_empty_translation(run: Run, trained: Path) -> None:
+    assert json.loads(run("predict", trained, " ", "--json").out)["translations"][0]["text"] == ""
+    assert "nothing to explain" in run("predict", trained, " ", "--explain").err
 
 
 def test_words_can_be_drawn(run: Run, trained: Path) -> None:
@@ -147,6 +160,7 @@ def test_what_has_no_effect_is_refused(run: Run, pairs: Path, tmp_path: Path, op
         (["one", "--best", "3", "--beam", "2"], "--best 3 is more than the 2 hypotheses"),
         (["one", "--beam", "2", "--top-k", "3"], "choose one"),
         (["one", "--temperature", "-1"], "A temperature is above 0"),
+        (["one", "--temperature", "0"], "A temperature is above 0"),
         (["", "--explain"], "nothing to explain about an empty text"),
     ],
 )

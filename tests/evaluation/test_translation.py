@@ -30,6 +30,14 @@ def test_scores_have_intervals_and_signatures() -> None:
     assert score(TRANSLATIONS, REFERENCES, SOURCES, examples=4) == scores
 
 
+@pytest.mark.parametrize("right", [0, 1, 9, 10])
+def test_intervals_stay_between_0_and_100(right: int) -> None:
+    references = REFERENCES[:10]
+    found = score([*references[:right], *[""] * (10 - right)], references, SOURCES[:10], examples=0)
+    for name, (low, high) in found.intervals.items():
+        assert 0 <= low <= found.metrics[name] <= high <= 100 + 1e-9
+
+
 def test_no_more_examples_than_rows() -> None:
     assert len(side_by_side(SOURCES[:2], REFERENCES[:2], TRANSLATIONS[:2], 5)) == 2
     assert side_by_side(SOURCES, REFERENCES, TRANSLATIONS, 0) == ()

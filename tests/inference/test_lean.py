@@ -13,6 +13,7 @@ import pytest
 import transferkit
 from tests.small_data import write_csv
 from transferkit.config import RunConfig
+from transferkit.errors import TransferKitError
 from transferkit.inference.predictor import Predictor
 from transferkit.settings import run_config
 from transferkit.training.forward import predict_logits
@@ -85,12 +86,34 @@ def test_bf16_rounds_and_changes_no_more(trained: Callable[..., Path]) -> None:
     np.testing.assert_array_equal(exact.logits(rows), rounded.logits(rows))
 
 
-@pytest.mark.parametrize(("family", "strategy"), [("albert", "full"), ("modernbert", "lora"), ("bert", "peft:dora")])
-def test_what_is_not_known_is_left_to_transformers(trained: Callable[..., Path], family: str, strategy: str) -> None:
-    predictor = transferkit.load(trained(family, strategy), precision="fp32")
+@pytest.mark.parametrize(
+    ("family", "strategy", "pooling"),
+    [
+        ("albert", "full", "mean"),
+        ("modernbert", "lora", "mean"),
+        ("bert", "peft:dora", "mean"),
+        ("bert", "bottleneck(targets=pooler.dense)", "model"),
+    ],
+)
+def test_what_is_not_known_is_left_to_transformers(
+    trained: Callable[..., Path], family: str, strategy: str, pooling: str
+) -> None:
+    predictor = transferkit.load(trained(family, strategy, pooling), precision="fp32")
     assert not predictor.is_lean
     rows = [(text,) for text in TEXTS]
     np.testing.assert_allclose(predictor.logits(rows), logits_of_the_model(predictor, rows), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("file", "message"), [("head.safetensors", "its head is missing"), ("model.safetensors", "cannot be loaded")]
+)
+def test_broken_files_are_refused_with_a_sentence(trained: Callable[..., Path], file: str, message: str) -> None:
+    run = trained("bert", "full")
+    (run / "model" / file).write_bytes((run / "model" / file).read_bytes()[:20])
+    if file == "head.safetensors":
+        (run / "model" / file).unlink()
+    with pytest.raises(TransferKitError, match=message):
+        transferkit.load(run)("good film")
 
 
 def test_an_answer_needs_neither_transformers_nor_datasets(trained: Callable[..., Path]) -> None:

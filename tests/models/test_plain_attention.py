@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn import functional
 
 from tests import tiny
 from transferkit.models.plain_attention import NAME, attend, attention
@@ -41,6 +42,13 @@ def test_a_family_with_an_attention_of_its_own_keeps_it(backbone: Callable[[str]
         assert model.network.config._attn_implementation == "eager"
     with attention(torch.nn.Linear(2, 2), "plain"):
         pass
+
+
+def test_a_group_of_queries_shares_keys_and_values() -> None:
+    torch.manual_seed(0)
+    query, key, value = torch.randn(2, 4, 6, 8), torch.randn(2, 2, 6, 8), torch.randn(2, 2, 6, 8)
+    fused = functional.scaled_dot_product_attention(query, key, value, enable_gqa=True)
+    torch.testing.assert_close(attend(torch.nn.Identity(), query, key, value, None)[0], fused.transpose(1, 2))
 
 
 def test_dropout_drops_weights() -> None:

@@ -140,6 +140,13 @@ def test_diverged_loss_is_drawn_around(loss: float) -> None:
     assert "Seed 0, 3 epochs" in figures.learning(view, 0, {0: broken}, limits, None).alternative
 
 
+def test_the_best_epoch_is_the_last_that_was_better_than_before() -> None:
+    ((_, records),) = samples.histories([samples.run("lora")]).items()
+    said = [True, True, False]
+    marked = [record.model_copy(update={"best": best}) for record, best in zip(records, said, strict=True)]
+    assert figures.best_epoch(marked).epoch == 2
+
+
 def test_one_epoch_and_one_length_are_enough() -> None:
     run = samples.run("lora")
     histories = samples.histories([run], epochs=1)

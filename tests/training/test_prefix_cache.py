@@ -170,3 +170,15 @@ def test_the_oldest_files_make_room(backbone: Callable[[str], Path], table: Feat
         for age, file in enumerate(sorted(folder.iterdir(), key=lambda f: f.stat().st_mtime, reverse=True)):
             os.utime(file, (1e9 - age, 1e9 - age))
     assert len(list(folder.iterdir())) == 2
+
+
+def test_what_a_killed_process_has_left_is_removed_a_day_later(
+    backbone: Callable[[str], Path], table: FeatureTable, folder: Path
+) -> None:
+    folder.mkdir(parents=True)
+    left, growing = folder / "a.states.1.part", folder / "b.states.2.part"
+    left.touch()
+    growing.touch()
+    os.utime(left, (1e9, 1e9))
+    PrefixCache("disk", 10**9, Silent()).apply(make_prefix(backbone("bert"), "linear-probe"), table, EXACT, 30, {})
+    assert list(folder.glob("*.part")) == [growing]

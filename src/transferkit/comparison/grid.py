@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +16,7 @@ from transferkit.comparison.conclusion import conclude, read_logits, write_mista
 from transferkit.config import CompareConfig, RunConfig, StrategySpec
 from transferkit.environment import describe
 from transferkit.errors import RunError, TransferKitError
-from transferkit.evaluation.results import Comparison, DataFacts, RunResult, write_json
+from transferkit.evaluation.results import Comparison, RunResult, write_json
 from transferkit.pipeline import Job, prepare_job, rows_to_process, run_one
 from transferkit.training.tracking import Listener
 
@@ -45,7 +47,7 @@ def compare(config: CompareConfig, out: Path, overwrite: bool, listener: Listene
         run_folder.check_free(out, overwrite)
     job = prepare_job(config, listener, is_shared=True)
     if goes_on:
-        _refuse_other_data(out, job.facts)
+        _refuse_others(out, job)
     else:
         run_folder.make_folder(out, overwrite)
         (out / "runs").mkdir()
@@ -82,18 +84,23 @@ def _conclude(config: CompareConfig, job: Job, out: Path, results: list[RunResul
 
 
 def _cells(config: CompareConfig) -> Iterator[Cell]:
+    slugs = {label: re.sub(r"[^\w.=+-]+", "-", label).strip("-") for label in config.labels()}
+    labels_of = Counter(slugs.values())
     for label, run_config in config.runs():
-        slug = re.sub(r"[^\w.=+-]+", "-", label).strip("-")
+        slug = slugs[label]
+        if labels_of[slug] > 1:
+            # Only in what a folder's name does not show they differ, as `layer.5.*` and `layer.5.**` do.
+            slug += f"-{hashlib.sha256(label.encode()).hexdigest()[:6]}"
         yield Cell(label, run_config, f"runs/{slug}-seed{run_config.seed}")
 
 
-def _refuse_other_data(out: Path, facts: DataFacts) -> None:
-    """Runs on other rows cannot be compared, whichever strategies they are of."""
+def _refuse_others(out: Path, job: Job) -> None:
+    """Runs on other rows or from another base cannot be compared, whichever strategies they are of."""
     for file in (out / "runs").glob(f"*/{run_folder.RUN_FILE}"):
-        if run_folder.read_record(file.parent).data.hashes != facts.hashes:
-            raise RunError(
-                f"{file.parent} is a run on other data; choose another --out, or begin anew with --overwrite."
-            )
+        record = run_folder.read_record(file.parent)
+        other = "on other data" if record.data.hashes != job.facts.hashes else "from another backbone"
+        if record.data.hashes != job.facts.hashes or not job.has_base_of(record):
+            raise RunError(f"{file.parent} is a run {other}; choose another --out, or begin anew with --overwrite.")
 
 
 def _finished(out: Path, cell: Cell) -> RunResult | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,7 @@ class Lengths:
         counts, edges = np.histogram(lengths, bins=min(30, max(1, int(np.ptp(lengths)))))
         return cls(
             statistics=statistics(lengths),
-            histogram=tuple((int(edge), int(count)) for edge, count in zip(edges, counts, strict=False)),
+            histogram=tuple((math.ceil(edge), int(count)) for edge, count in zip(edges, counts, strict=False)),
             truncated_rows=float((lengths > max_length).mean()),
             truncated_tokens=float(np.maximum(lengths - max_length, 0).sum() / lengths.sum()),
         )

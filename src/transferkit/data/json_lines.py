@@ -44,6 +44,11 @@ def _rows(path: Path, options: FileOptions) -> Iterator[Row]:
         except json.JSONDecodeError as error:
             advice = "each line must be one whole JSON object"
             raise DataError(f"{path}, line {number}: not JSON ({error.msg}, column {error.colno}); {advice}.") from None
+        except (ValueError, RecursionError):
+            raise DataError(
+                f"{path}, line {number}: holds a number of thousands of digits, or thousands of brackets in "
+                "one another; leave the line out."
+            ) from None
         if not isinstance(value, dict):
             raise DataError(
                 f"{path}, line {number}: holds a JSON {type(value).__name__}; each line must be one object, "
@@ -55,10 +60,10 @@ def _rows(path: Path, options: FileOptions) -> Iterator[Row]:
 def _chunk(path: Path, names: list[str], rows: list[Row]) -> Chunk:
     columns = [[_text(row.get(name)) for _, row in rows] for name in names]
     try:
-        arrays = [pa.array(column, pa.string()) for column in columns]
+        batch = pa.record_batch([pa.array(column, pa.string()) for column in columns], names=names)
     except UnicodeEncodeError:
         raise _half_character(path, rows) from None
-    return Chunk(pa.record_batch(arrays, names=names), [number for number, _ in rows])
+    return Chunk(batch, [number for number, _ in rows])
 
 
 def _text(value: Any) -> str | None:

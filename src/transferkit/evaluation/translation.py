@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from transferkit.evaluation.results import Interval, TranslationExample, TranslationScores
+from transferkit.evaluation.statistics import percentile_interval, resampled_row_means
 
 # Bootstrap samples of the test sentences (Koehn 2004, section 3).
 RESAMPLES = 1000
@@ -26,9 +29,8 @@ def score(
     signatures: dict[str, str] = {}
     for name, kind in _kinds().items():
         metric = kind(references=[list(references)])
-        found = metric.corpus_score(list(translations), None, n_bootstrap=RESAMPLES)
-        metrics[name] = float(found.score)
-        intervals[name] = (float(found._mean - found._ci), float(found._mean + found._ci))
+        metrics[name] = float(metric.corpus_score(list(translations), None).score)
+        intervals[name] = _interval(metric, translations)
         signatures[name] = str(metric.get_signature())
     return TranslationScores(
         rows=len(references),
@@ -37,6 +39,14 @@ def score(
         signatures=signatures,
         examples=side_by_side(sources, references, translations, examples),
     )
+
+
+def _interval(metric: Any, translations: Sequence[str]) -> Interval:
+    """The percentile interval of a metric that holds its references; sacrebleu's own is the mean and a spread, which
+    leaves 0 to 100."""
+    counts = np.array(metric._extract_corpus_statistics(list(translations), None), dtype=np.float64)
+    sums = np.rint(resampled_row_means(counts, RESAMPLES) * len(counts)).astype(np.int64)
+    return percentile_interval(np.array([float(metric._compute_score_from_stats(one).score) for one in sums.tolist()]))
 
 
 def side_by_side(

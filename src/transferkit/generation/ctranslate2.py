@@ -25,7 +25,7 @@ Quantization = Literal["int8"]
 
 # Positions are a table there, and a longer source or target is refused; the library's own bound on sources is as much.
 POSITIONS = 1024
-# Of the sources of one batch; what both give does not depend on it.
+# Of the sources of one batch, whose longest bounds the targets of both.
 _MAX_TOKENS = 2048
 
 

@@ -24,23 +24,21 @@ Asked = Literal["auto", "fp32", "bf16"]
 LABEL_COLUMN = "predicted_label"
 
 
-def read_texts(texts: Sequence[str], standard_input: TextIO) -> list[Text]:
-    """The texts as given; a single `-` stands for the lines of standard input, a tab parting the two of a pair."""
+def read_texts(texts: Sequence[str], standard_input: TextIO) -> list[str]:
+    """The texts as given; a single `-` stands for the lines of standard input."""
     if list(texts) != ["-"]:
         return list(texts)
     lines = [line.rstrip("\n") for line in standard_input]
-    rows: list[Text] = []
-    for line in lines:
-        first, tab, second = line.partition("\t")
-        rows.append((first, second) if tab else line)
-    if not rows:
+    if not lines:
         raise DataError("Standard input is empty; write one text a line.")
-    return rows
+    return lines
 
 
 def predict_texts(run: Path, rows: list[Text], *, precision: Asked, as_json: bool, explained: bool) -> None:
-    """Print the answer for each of `rows`."""
+    """Print the answer for each of `rows`; where the run is of pairs, a tab parts the two of a line."""
     predictor = load_exact(run) if explained else load(run, precision=precision)
+    if predictor.record.is_pair:
+        rows = [_parted(row) for row in rows]
     if explained:
         stages = [explain(predictor, row) for row in rows]
         answers = [_stages_as_json(one) for one in stages]
@@ -100,12 +98,21 @@ def _json_columns(prediction: Prediction) -> dict[str, Any]:
     return {LABEL_COLUMN: prediction.label, "probabilities": prediction.probabilities}
 
 
+def _parted(row: Text) -> Text:
+    if not isinstance(row, str) or "\t" not in row:
+        return row
+    first, _, second = row.partition("\t")
+    return first, second
+
+
 def check_out(out: Path | None, overwrite: bool) -> None:
     """Whether rows may be written to `out`.
 
     Raises:
-        RunError: it is there already and is not to be overwritten.
+        RunError: it is a folder, or is there already and is not to be overwritten.
     """
+    if out is not None and out.is_dir():
+        raise RunError(f"{out} is a folder; name a file with --out.")
     if out is not None and out.exists() and not overwrite:
         raise RunError(f"{out} exists; choose another --out, or replace it with --overwrite.")
 

@@ -76,6 +76,8 @@ _HEADS: dict[str, tuple[tuple[str, ...], Any]] = {
 
 def _pick_head(weights: dict[str, Tensor], model_type: str, pooling: str) -> Head:
     names, activation = _HEADS[model_type] if pooling == "model" else (("head.1",), None)
+    if any(f"{name}.down.weight" in weights for name in names):
+        raise NotLeanError("a bottleneck in the head")
     try:
         return Head(weights, names, activation)
     except KeyError as error:
@@ -84,6 +86,7 @@ def _pick_head(weights: dict[str, Tensor], model_type: str, pooling: str) -> Hea
 
 def _weights(run: Path, record: run_folder.RunRecord, source: Path, model_type: str) -> dict[str, Tensor]:
     """All weights by their names without prefix, with what the run has learnt in its place."""
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     file = source / "model.safetensors"
@@ -91,12 +94,15 @@ def _weights(run: Path, record: run_folder.RunRecord, source: Path, model_type: 
         raise NotLeanError("weights in several files")
     if not record.keeps_whole_model and file_hash(file) != record.backbone.weights_sha256:
         raise NotLeanError("another base, which the usual way of loading refuses with its reason")
-    weights = {_bare(name, model_type): tensor.float() for name, tensor in load_file(file).items()}
-    if not record.keeps_whole_model:
-        return _with_learnt(weights, run / "model" / run_folder.CAPSULE_FILE, model_type)
-    if record.backbone.pooling != "model":
-        weights |= {f"head.{name}": tensor for name, tensor in load_file(run / "model" / HEAD_FILE).items()}
-    return weights
+    try:
+        weights = {_bare(name, model_type): tensor.float() for name, tensor in load_file(file).items()}
+        if record.keeps_whole_model and record.backbone.pooling != "model":
+            weights |= {f"head.{name}": tensor for name, tensor in load_file(run / "model" / HEAD_FILE).items()}
+    except (OSError, SafetensorError):
+        raise NotLeanError("files that the usual way of loading refuses with their reason") from None
+    if record.keeps_whole_model:
+        return weights
+    return _with_learnt(weights, run / "model" / run_folder.CAPSULE_FILE, model_type)
 
 
 def _with_learnt(weights: dict[str, Tensor], capsule: Path, model_type: str) -> dict[str, Tensor]:

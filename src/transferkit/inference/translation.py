@@ -51,9 +51,7 @@ class TranslationPredictor:
         self.folder = folder
         self.record = record
         self.precision: Precision = precision
-        self.tokenizers = Tokenizers.load(folder)
-        if self.tokenizers.hash() != record.tokenizer_hash:
-            raise RunError(f"The tokenizers in {folder / 'tokenizer'} are not those that the run was trained with.")
+        self.tokenizers = Tokenizers.of_run(folder, record.tokenizer_hash)
         self.model = _load_model(folder, record, self.tokenizers)
         self._lean = LeanTranslator(self.model, precision)
 
@@ -69,7 +67,9 @@ class TranslationPredictor:
         """
         decoding = decoding or self.usual
         source, target = self.tokenizers.source, self.tokenizers.target
-        ids = [[*row, source.end_id] if row else [] for row in source.encode(texts)]
+        ids = [
+            [*row, source.end_id] if text.strip() else [] for text, row in zip(texts, source.encode(texts), strict=True)
+        ]
         found = decode_all(
             self._lean, ids, source.padding_id, Bounds.of(target, self.record.config.tokenizer.max_length), decoding,
             advanced,
@@ -94,11 +94,10 @@ class TranslationPredictor:
             DataError: the text is empty.
         """
         source = self.tokenizers.source
-        ids = source.encode([text])[0]
-        if not ids:
+        if not text.strip():
             raise DataError("There is nothing to explain about an empty text; give one with words.")
         best = self([text], decoding)[0][0]
-        ids = [*ids, source.end_id]
+        ids = [*source.encode([text])[0], source.end_id]
         # What was written, as ids again: the vocabulary has a name for each.
         retraced = retrace(self.model, self.tokenizers, ids, self.tokenizers.target.ids(best.tokens))
         return TranslationStages(text, tuple(ids), retraced, best)

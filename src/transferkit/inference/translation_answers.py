@@ -44,7 +44,8 @@ class Choice:
         if self.beams is not None or self.best > 1:
             raise DataError("--beam and --best search, and --temperature, --top-k and --top-p draw; choose one.")
         try:
-            sampler = Sampler(self.temperature or 1.0, self.top_k, 1.0 if self.top_p is None else self.top_p)
+            temperature, top_p = (1.0 if asked is None else asked for asked in (self.temperature, self.top_p))
+            sampler = Sampler(temperature, self.top_k, top_p)
         except ValueError as error:
             raise DataError(str(error)) from None
         return Decoding(pick=sampler)

@@ -90,9 +90,9 @@ class LeanEncoder:
         if names is None or _unknown_options(config):
             raise NotLeanError(f"the family {config['model_type']} with its options")
         eps = float(config.get("layer_norm_eps", 1e-12))
-        heads = int(config.get("num_attention_heads") or config["n_heads"])
-        layers = int(config.get("num_hidden_layers") or config["n_layers"])
         try:
+            heads = int(config.get("num_attention_heads") or config["n_heads"])
+            layers = int(config.get("num_hidden_layers") or config["n_layers"])
             # Everything kept is a copy, so that the file which the weights are mapped from can be let go.
             self.words = weights["embeddings.word_embeddings.weight"].clone()
             self.positions = weights["embeddings.position_embeddings.weight"][_first_position(config) :].clone()

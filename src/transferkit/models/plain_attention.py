@@ -27,7 +27,8 @@ def attend(
 
     Args:
         _layer: the attention layer that asks.
-        query, key, value: [rows, heads, length, width of a head].
+        query, key, value: [rows, heads, length, width of a head]; keys and values may have fewer heads, each of which
+            serves a group of queries (Ainslie et al. 2023).
         attention_mask: what `additive_mask` gives, or None.
         scaling: 1 / sqrt(width of a head) unless said.
         settings: `dropout` is the share of attention weights to drop; others are for other kernels.
@@ -35,6 +36,8 @@ def attend(
     Returns:
         [rows, length, heads, width of a head], and no attention weights.
     """
+    if key.shape[1] != query.shape[1]:
+        key, value = (x.repeat_interleave(query.shape[1] // key.shape[1], dim=1) for x in (key, value))
     scores = torch.matmul(query * (query.shape[-1] ** -0.5 if scaling is None else scaling), key.transpose(-1, -2))
     if attention_mask is not None:
         scores = scores + attention_mask.to(scores.dtype)

@@ -197,8 +197,3 @@ def _rules(letters: int) -> str:
 
 def _dark(colour: Colour) -> str:
     return f"var(--{colour.name}, {colour.dark})"
-
-
-def _channels(colour: str) -> npt.NDArray[np.float64]:
-    """Red, green and blue of #rrggbb, from 0 to 1."""
-    return np.array([int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)])

@@ -167,9 +167,8 @@ def learning(
         loss.plot(epochs, train, marker=marks, linestyle=_DOTTED, color=MUTED.light, linewidth=1.3, mfc=PAPER.light)
         loss.plot(epochs, validation, marker=marks, linestyle="-", color=colour, linewidth=1.6)
         score.plot(epochs, reached, marker=marks, linestyle="-", color=colour, linewidth=1.6)
-        for record in records:
-            if record.best:
-                score.plot([record.epoch], [record.metrics["accuracy"]], marker, color=colour, markersize=6)
+        best = best_epoch(records)
+        score.plot([best.epoch], [best.metrics["accuracy"]], marker, color=colour, markersize=6)
     if baseline is not None:
         score.axhline(baseline, color=MUTED.light, linewidth=1, linestyle=_DASHED)
     loss.set_title("loss")
@@ -239,8 +238,8 @@ def calibration(strategy: StrategyView, index: int, lowest: float) -> Picture:
 def lengths(data: DataFacts) -> Picture:
     """Training rows by length in tokens, with the length beyond which rows are cut."""
     edges, rows = _columns(data.length_histogram)
-    widths = [right - left for left, right in pairwise(edges)]
-    widths.append(widths[-1] if widths else max(data.tokens.get("max", 0) - edges[0], 1))
+    longest = max(int(data.tokens.get("max", 0)), edges[-1])
+    widths = [right - left for left, right in pairwise([*edges, longest + 1])]
     figure = sheet(1.9)
     axes = figure.add_subplot()
     axes.bar(edges, rows, widths, align="edge", color=HEAT.light, edgecolor=PAPER.light, linewidth=0.6)
@@ -252,7 +251,7 @@ def lengths(data: DataFacts) -> Picture:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: formatting.short_count(value)))
     axes.grid(visible=True, axis="y")
     spoken = [
-        f"{edge} to {edge + width:g} tokens: {formatting.count(number)} rows"
+        f"{edge} to {edge + width - 1} tokens: {formatting.count(number)} rows"
         for edge, width, number in zip(edges, widths, rows, strict=True)
     ]
     return picture(figure, "lengths", "Length of the training rows in tokens", _sentence(spoken))
@@ -314,9 +313,14 @@ def _steps(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     return [*corners, *points[-1:]]
 
 
+def best_epoch(records: Sequence[EpochRecord]) -> EpochRecord:
+    """The last of those that were better than all before them."""
+    return max(records, key=lambda record: (record.best, record.epoch))
+
+
 def _spoken_history(seed: int, records: Sequence[EpochRecord]) -> str:
     first, last = records[0], records[-1]
-    best = max(records, key=lambda record: record.best)
+    best = best_epoch(records)
     epochs = "1 epoch" if len(records) == 1 else f"{len(records)} epochs"
     return (
         f"Seed {seed}, {epochs}: training loss {first.train_loss:.3f} to {last.train_loss:.3f}, "

@@ -13,6 +13,7 @@ from transferkit.evaluation.results import EpochRecord, RunResult
 from transferkit.generation.retrace import Retraced, read_retraced
 from transferkit.models.translator import KINDS
 from transferkit.report.attention import attention_map, layer_picture
+from transferkit.report.figures import best_epoch
 from transferkit.report.page import Section, draw, split_facts
 from transferkit.report.palette import MUTED, SERIES
 from transferkit.report.svg import Picture, picture, plot_style, sheet
@@ -102,7 +103,7 @@ def score_curve(epochs: Sequence[EpochRecord]) -> Picture:
     figure = sheet(2.2)
     axes = figure.add_subplot()
     steps = [record.epoch for record in epochs]
-    best = max(epochs, key=lambda record: (record.best, record.epoch))
+    best = best_epoch(epochs)
     for name, colour in (("bleu", SERIES[0]), ("chrf", SERIES[1])):
         values = [record.metrics[name] for record in epochs]
         axes.plot(steps, values, color=colour.light)

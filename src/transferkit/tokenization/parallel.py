@@ -15,7 +15,7 @@ import pyarrow as pa
 from transferkit.config import TokenizerConfig
 from transferkit.data import workspace
 from transferkit.data.parallel_batching import ParallelTable
-from transferkit.errors import DataError
+from transferkit.errors import DataError, RunError
 from transferkit.formatting import clip
 from transferkit.tokenization.trained import TrainedTokenizer
 
@@ -69,6 +69,19 @@ class Tokenizers:
             joint = TrainedTokenizer.load(inside / _JOINT)
             return cls(joint, joint)
         return cls(*(TrainedTokenizer.load(inside / name) for name in _SIDES))
+
+    @classmethod
+    def of_run(cls, folder: Path, expected: str) -> Tokenizers:
+        """Those that a run was trained with, by their hash.
+
+        Raises:
+            DataError: there are none.
+            RunError: they are others.
+        """
+        found = cls.load(folder)
+        if found.hash() != expected:
+            raise RunError(f"The tokenizers in {folder / 'tokenizer'} are not those that the run was trained with.")
+        return found
 
     def save(self, folder: Path) -> None:
         """Write a JSON file for each tokenizer."""

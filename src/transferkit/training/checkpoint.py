@@ -19,7 +19,7 @@ from transferkit.errors import RunError
 from transferkit.evaluation.results import EpochRecord
 from transferkit.training.averaging import WeightAverage
 
-FORMAT = "transferkit/state/1"
+FORMAT = "transferkit/state/2"
 
 
 @dataclass
@@ -35,6 +35,8 @@ class TrainingState:
     epochs: list[EpochRecord] = field(default_factory=list)
     best_epoch: int | None = None
     average: WeightAverage = field(default_factory=WeightAverage)
+    # Of training until the state was saved.
+    seconds: float = 0.0
 
     def begin_epoch(self, epoch: int) -> None:
         """Nothing of this epoch is done."""
@@ -72,6 +74,7 @@ def save_state(path: Path, state: TrainingState, model: nn.Module, optimizer: to
         "epochs": [record.model_dump() for record in state.epochs],
         "best_epoch": state.best_epoch,
         "averaged": state.average.epochs,
+        "seconds": state.seconds,
     }
     _write(path, tensors, {"format": FORMAT, "state": json.dumps(numbers)})
 
@@ -109,6 +112,7 @@ def restore_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer
         epochs=[EpochRecord.model_validate(record) for record in numbers["epochs"]],
         best_epoch=numbers["best_epoch"],
         average=WeightAverage(numbers["averaged"], _under("average/", tensors)),
+        seconds=numbers["seconds"],
     )
     return state, tensors["random"]
 

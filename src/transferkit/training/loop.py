@@ -107,6 +107,8 @@ class Outcome:
     best_epoch: int | None = None
     averaged: int = 0
     interrupted: bool = False
+    # Of the same training before it was stopped and gone on with.
+    earlier_seconds: float = 0.0
 
 
 def fit(
@@ -149,7 +151,7 @@ def fit(
         state.average.restore(run.bare_model)
     elif state.best_epoch is not None:
         restore_weights(run.best_path, run.bare_model)
-    return Outcome(state.epochs, state.best_epoch, state.average.epochs, interrupted)
+    return Outcome(state.epochs, state.best_epoch, state.average.epochs, interrupted, run.earlier_seconds)
 
 
 @dataclass
@@ -167,6 +169,8 @@ class _Run:
     state: TrainingState = field(default_factory=TrainingState)
     # The state of torch's random numbers, where a training goes on in the middle of an epoch.
     random: Tensor | None = None
+    earlier_seconds: float = 0.0
+    begun: float = field(default_factory=time.perf_counter)
     started: float = field(default_factory=time.perf_counter)
     saved: float = field(default_factory=time.perf_counter)
 
@@ -196,6 +200,7 @@ class _Run:
 
     def save(self) -> None:
         if self.plan.checkpoint_minutes is not None:
+            self.state.seconds = self.earlier_seconds + time.perf_counter() - self.begun
             save_state(self.state_path, self.state, self.bare_model, self.optimizer)
             self.saved = time.perf_counter()
 
@@ -218,6 +223,7 @@ def _begin(
     torch.manual_seed(plan.seed)
     if plan.checkpoint_minutes is not None and run.state_path.is_file():
         run.state, random = restore_state(run.state_path, run.bare_model, run.optimizer)
+        run.earlier_seconds = run.state.seconds
         write_epochs(folder / "metrics.jsonl", run.state.epochs)
         listener.said(f"Going on in epoch {run.state.epoch}, after {run.state.step:,} steps.")
         if run.state.batches:
@@ -260,10 +266,7 @@ def _end_epoch(run: _Run, validate: Validate) -> None:
     state, plan = run.state, run.plan
     train_loss = float(state.loss_sum / state.weight_sum)
     if not math.isfinite(train_loss):
-        raise TransferKitError(
-            f"The training loss is {train_loss} in epoch {state.epoch}; lower --set training.learning_rate "
-            f"(it is {plan.learning_rate:g}) or train with --precision fp32."
-        )
+        raise diverged("training", train_loss, plan.learning_rate)
     release_memory()
     run.model.eval()
     validation = validate(run.bare_model)
@@ -283,6 +286,14 @@ def _end_epoch(run: _Run, validate: Validate) -> None:
         run.listener.looked(name, weights, state.step)
     with held_interrupt():
         _keep(run, record)
+
+
+def diverged(name: str, loss: float, learning_rate: float) -> TransferKitError:
+    """What is to be said of a loss from which no training comes back."""
+    return TransferKitError(
+        f"The {name} loss is {loss:g}; lower --set training.learning_rate (it is {learning_rate:g}) or train with "
+        "--precision fp32."
+    )
 
 
 def _keep(run: _Run, record: EpochRecord) -> None:

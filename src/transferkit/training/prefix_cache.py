@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from transferkit.training.tracking import Listener
 Mode = Literal["auto", "off", "memory", "disk"]
 # Of the memory that is free: the rest is for the model, its gradients, and the user's other work.
 MEMORY_SHARE = 0.25
+_DAY = 24 * 60 * 60
 
 
 @dataclass(frozen=True)
@@ -180,7 +182,13 @@ def _mapped(file: Path, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
 
 
 def _make_room(folder: Path, budget_bytes: int) -> None:
-    """Remove the files that were used the longest ago until the others take no more than `budget_bytes`."""
+    """Remove the files that were used the longest ago until the others take no more than `budget_bytes`.
+
+    So are those removed that a process has begun and not finished for a day.
+    """
+    for part in folder.glob("*.part"):
+        if part.stat().st_mtime < time.time() - _DAY:
+            part.unlink(missing_ok=True)
     files = sorted(folder.glob("*.states"), key=lambda file: file.stat().st_mtime, reverse=True)
     total = 0
     for file in files:
