@@ -136,8 +136,8 @@ class Side:
         self.outputs: Outputs = []
         # Once before: kernels are chosen.
         search(sources[:8], BUDGETS[0])
-        self.trials = {budget: self._trial(budget) for budget in BUDGETS} if has_budget else {BUDGETS[0]: 0.0}
-        self.budget = min(self.trials, key=self.trials.__getitem__)
+        self.trials = {budget: self._trial(budget) for budget in BUDGETS} if has_budget else {}
+        self.budget = min(self.trials, key=self.trials.__getitem__, default=BUDGETS[0])
 
     def __call__(self, _pair: int) -> Attempt:
         def work() -> tuple[float | None, Answers | None]:
@@ -205,7 +205,8 @@ def measure(search: str, predictor: TranslationPredictor, test: Pairs, pairs: in
 
 
 _COMMON = [
-    "Each side takes batches of like lengths, of the number of tokens that it is fastest with.",
+    "Sides that take batches take such of like lengths, of the number of tokens that they are fastest with.",
+    "All sides share a process: a peak of memory holds the libraries and all models.",
     "TransferKit computes in the precision of `predict`, which `work` names, and transferkit_fp32 in fp32; the peer in "
     "fp32, and peer_bf16 in bf16 autocast.",
     "A target ends at twice its source and ten tokens more; of a batch, at those of its longest source.",

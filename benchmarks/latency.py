@@ -66,7 +66,7 @@ def main(arguments: list[str] | None = None) -> None:
         "data": "film-reviews",
         "backbone": "minilm",
         "words": WORDS,
-        "calls": options.calls,
+        "calls": len(seen[OURS]),
         "block": options.block,
     }
     differences = [

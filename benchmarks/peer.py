@@ -21,7 +21,10 @@ from transferkit.models.hub import locate
 DIFFERENCES = [
     "The peer pads each batch of randomly chosen rows to its longest; TransferKit puts rows of like length together.",
     "The peer validates and tests in batches of 8, the Trainer's default; TransferKit by a budget of tokens.",
-    "The peer trains in fp32 (peer_bf16: bf16=True); TransferKit chooses its precision by measuring the machine.",
+    "The peer trains in fp32 (peer_bf16: bf16=True); TransferKit chooses its precision by measuring the machine, once "
+    "and outside of these times.",
+    "TransferKit computes the layers below the first one that trains once and keeps what they give; the peer computes "
+    "them in every epoch.",
     "The peer keeps dropout on in frozen layers, as PEFT and Trainer do; TransferKit switches it off there.",
     "TransferKit saves the best epoch's weights and returns to them; the peer saves nothing and keeps the last.",
     "TransferKit's train_seconds end before the model is saved; total_seconds hold everything on both sides.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import gc
 import json
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import data, harness
-from transferkit.environment import PeakMemory, describe, quiet_libraries
+from transferkit.environment import PeakMemory, describe, quiet_libraries, release_memory
 
 STAGES = ("prepare", "tokenize", "linear-probe")
 # Wanted: time grows like the rows within a tenth, and memory by less than a kilobyte a row.
@@ -73,7 +74,12 @@ def work_on(path: Path) -> dict[str, dict[str, float]]:
             return transferkit.train(config, Path(folder) / "run").train_seconds
 
     splits: dict[str, Any] = {}
-    found = {"prepare": _stage(lambda: splits.update(prepare(config.data).splits), REPEATS)}
+
+    def read() -> None:
+        splits.clear()
+        splits.update(prepare(config.data).splits)
+
+    found = {"prepare": _stage(read, REPEATS)}
     found["tokenize"] = _stage(tokenize, REPEATS)
     # The run reads rows of its own.
     splits.clear()
@@ -168,6 +174,8 @@ def _stage(work: Callable[[], float | None], times: int) -> dict[str, float]:
         own = work()
         return time.perf_counter() - start if own is None else own
 
+    gc.collect()
+    release_memory()
     with PeakMemory() as memory:
         typical = median(seconds() for _ in range(times))
     return {"seconds": typical, "peak_memory_bytes": memory.bytes}

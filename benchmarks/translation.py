@@ -44,7 +44,7 @@ class Pairs:
 
 
 def pairs(test: int, validation: int = 100) -> dict[str, Pairs]:
-    """The help of LibreOffice, English to Italian, by split; no side of a test pair stands in the other splits."""
+    """The help of LibreOffice, English to Italian, by split; no side of a pair stands in another split too."""
     with gzip.open(data_file("en_it", "libreoffice_help.en-it.tsv.gz"), "rt", encoding="utf-8") as file:
         rows = list(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE))[1:]
     everything = Pairs([row[0] for row in rows], [row[1] for row in rows])
@@ -52,11 +52,12 @@ def pairs(test: int, validation: int = 100) -> dict[str, Pairs]:
     tested = everything.take(order[:test])
     sources, targets = set(tested.sources), set(tested.targets)
     rest = [i for i in order[test:] if everything.sources[i] not in sources and everything.targets[i] not in targets]
-    return {
-        "train": everything.take(rest[validation:]),
-        "validation": everything.take(rest[:validation]),
-        "test": tested,
-    }
+    held = everything.take(rest[:validation])
+    sources, targets = set(held.sources), set(held.targets)
+    train = [
+        i for i in rest[validation:] if everything.sources[i] not in sources and everything.targets[i] not in targets
+    ]
+    return {"train": everything.take(train), "validation": held, "test": tested}
 
 
 def configuration(

@@ -61,7 +61,7 @@ def peer(splits: dict[str, Pairs], tokenizer: TrainedTokenizer, seconds: float) 
     # Once on a few rows: libraries load and kernels are chosen.
     _trained(trial.take(range(min(64, len(trial)))), tokenizer, 1.0)
     taken, _ = _trained(trial, tokenizer, 1.0)
-    epochs = seconds / taken * len(trial) / len(splits["train"])
+    epochs = epochs_within(seconds, taken, len(trial), len(splits["train"]))
     harness.say(f"the peer gets {epochs:.2f} epochs")
     taken, model = _trained(splits["train"], tokenizer, epochs)
     test = splits["test"]
@@ -70,6 +70,11 @@ def peer(splits: dict[str, Pairs], tokenizer: TrainedTokenizer, seconds: float) 
     # Its table of positions is a frozen parameter; ours is a buffer.
     parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     return _side(taken, epochs, parameters, score(tokenizer.decode(outputs), test.targets, test.sources, 0))
+
+
+def epochs_within(seconds: float, trial_seconds: float, trial_rows: int, rows: int) -> float:
+    """How many epochs over `rows` take so many seconds, where one over `trial_rows` takes `trial_seconds`."""
+    return seconds / trial_seconds * trial_rows / rows
 
 
 def _trained(train: Pairs, tokenizer: TrainedTokenizer, epochs: float) -> tuple[float, Any]:

@@ -35,10 +35,11 @@ VALIDATION_ROWS, TEST_ROWS = 8, 8
 DIFFERENCES = [
     "The peer takes batches of a fixed number of rows of like lengths, which have as many tokens on average as "
     "TransferKit's batches of a fixed number of tokens.",
-    "The peer trains in fp32 (peer_bf16: bf16=True); TransferKit chooses its precision by measuring the machine, which "
-    "is part of total_seconds.",
+    "The peer trains in fp32 (peer_bf16: bf16=True); TransferKit chooses its precision by measuring the machine, once "
+    "and outside of these times.",
     f"TransferKit validates on {VALIDATION_ROWS} rows after each epoch and saves its weights; the peer does neither.",
     "Both have the same tokenizer, made beforehand.",
+    "Both sides share a process: a peak of memory holds the libraries and what the turns before have left.",
 ]
 
 

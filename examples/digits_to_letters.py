@@ -40,7 +40,7 @@ from transferkit.training.validation import validate_on
 
 Splits = dict[str, ImageTable]
 # Rates are the best of 1e-3, 2e-3, 4e-3, ... on the validation letters of notMNIST, for 5 epochs and seed 0; alpha is
-# twice the rank, as it is by default.
+# twice the rank, as in the default pair.
 STRATEGIES: dict[str, Strategy] = {
     "scratch": Scratch(learning_rate=4e-3),
     "linear-probe": LinearProbe(learning_rate=3.2e-2),

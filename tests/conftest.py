@@ -12,7 +12,7 @@ import pytest
 
 # Before torch is imported, here or in a process that a test starts: work this small is done before a second thread
 # has begun, and on a busy machine each thread waits for the other.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["OMP_NUM_THREADS"] = "1"
 # What a shell runs in the background ignores Ctrl-C, as does all that it starts; some tests press it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # What is measured or kept here is kept apart from the user's.

@@ -42,6 +42,11 @@ def test_pretraining_keeps_its_defaults_beside_what_is_set_in_python() -> None:
     assert (training.batch_size, training.learning_rate, training.epochs) == (16, 1e-3, 5)
 
 
+def test_options_are_what_a_record_gives_back() -> None:
+    spec = StrategySpec(name="lora", options={"targets": ("query", "value")})
+    assert StrategySpec.model_validate_json(spec.model_dump_json()) == spec
+
+
 def test_a_configuration_is_frozen() -> None:
     with pytest.raises(ValidationError):
         RunConfig().seed = 1  # type: ignore[misc]

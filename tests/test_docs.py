@@ -8,13 +8,16 @@ from pathlib import Path
 
 import click
 import pytest
+from pydantic import BaseModel
 
 from transferkit.cli import app
+from transferkit.config import CompareConfig, PretrainConfig, RunConfig, StrategySpec, TranslationConfig
 
 PROJECT = Path(__file__).parents[1]
 PAGES = sorted([*PROJECT.glob("*.md"), *(PROJECT / "docs").rglob("*.md")])
 RECIPES = sorted((PROJECT / "recipes").glob("*.yaml"))
 
+DASH = "\N{EN DASH}"
 COMMON = {"--help", "--version"}
 FLAGS = {
     name: COMMON | {flag for parameter in command.params for flag in parameter.opts if flag.startswith("--")}
@@ -52,6 +55,44 @@ def anchors(text: str) -> set[str]:
     """The names that headings can be linked by."""
     headings = re.findall(r"^#+ +(.+)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def settings_in(table: str) -> dict[str, str]:
+    """The settings of a table in Markdown, and what they are unless said."""
+    rows = [[cell.strip() for cell in line.split("|")[1:3]] for line in table.splitlines() if line.startswith("| `")]
+    return {name: usual for names, usual in rows for name in re.findall(r"`([\w.]+)`", names)}
+
+
+def settings_of(*configs: type[BaseModel]) -> dict[str, str]:
+    """The settings that the configurations have, and their defaults as the page writes them."""
+    found: dict[str, str] = {}
+    for config in configs:
+        for name, field in config.model_fields.items():
+            kind = field.annotation
+            if isinstance(kind, type) and issubclass(kind, BaseModel) and kind is not StrategySpec:
+                found |= {f"{name}.{inner}": usual for inner, usual in settings_of(kind).items()}
+            else:
+                found[name] = DASH if field.is_required() else as_written(field.get_default(call_default_factory=True))
+    return found
+
+
+def as_written(value: object) -> str:
+    if value is None or value == {}:
+        return DASH
+    if isinstance(value, tuple):
+        return ", ".join(map(as_written, value))
+    return (
+        value.name if isinstance(value, StrategySpec) else str(value).lower() if isinstance(value, bool) else str(value)
+    )
+
+
+def test_the_page_of_settings_has_all_of_them_with_their_defaults() -> None:
+    page = (PROJECT / "docs" / "reference" / "settings.md").read_text(encoding="utf-8")
+    _, classification, translation = page.split("\n## ")
+    assert settings_in(classification) == settings_of(PretrainConfig, RunConfig, CompareConfig)
+    translated = settings_of(TranslationConfig)
+    del translated["task"]
+    assert settings_in(translation) == translated
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

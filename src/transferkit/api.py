@@ -1,4 +1,4 @@
-"""The public functions: each is one verb of the command line."""
+"""The public functions, which the verbs of the command line call."""
 
 from __future__ import annotations
 

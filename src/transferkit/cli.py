@@ -23,7 +23,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 # The options that set a field of the configuration: flag, path of the field, help, and what click needs to know.
 DATA_SETTINGS: list[tuple[str, str, str, dict[str, Any]]] = [
-    ("--data", "data.source", "CSV, TSV, JSONL, Parquet, folder, hub id, or built-in name.", {}),
+    ("--data", "data.source", "CSV, TSV, JSONL, Parquet, folder, hub id, or built-in name; else film reviews.", {}),
     ("--text", "data.text", "The text column.", {}),
     ("--pair", "data.pair", "The two text columns; of a translation: from, into.", {"nargs": 2, "metavar": "A B"}),
     ("--label", "data.label", "The label column.", {}),
@@ -37,10 +37,11 @@ TRAINING_SETTINGS: list[tuple[str, str, str, dict[str, Any]]] = [
     ("--train-size", "data.train_size", "Draw so many training rows, stratified.", {"type": int}),
     ("--validation-size", "data.validation_size", "Draw so many validation rows, stratified.", {"type": int}),
     ("--test-size", "data.test_size", "Draw so many test rows, stratified.", {"type": int}),
-    ("--backbone", "backbone.name", "Built-in name, folder, or hub id.", {}),
-    ("--head-pooling", "backbone.head_pooling", "auto, or what the head reads; model: the family's own head.",
+    ("--backbone", "backbone.name", "Built-in name, folder, or hub id; else minilm.", {}),
+    ("--head-pooling", "backbone.head_pooling", "auto: as the backbone declares, else its own head (model).",
      {"type": click.Choice(["auto", "mean", "first", "model"])}),
-    ("--max-length", "tokenization.max_length", "Tokens kept of each row.", {"type": int}),
+    ("--max-length", "tokenization.max_length", "Tokens kept of each row; else 256, or what the backbone allows.",
+     {"type": int}),
     ("--truncation-side", "tokenization.truncation_side", "The end that is cut off long texts.",
      {"type": click.Choice(["left", "right"])}),
     ("--epochs", "training.epochs", "Passes over the training rows; else each strategy's own.", {"type": int}),
@@ -109,7 +110,7 @@ def _training_options(command: Command, settings: list[tuple[str, str, str, dict
 @setting_options(*TRANSLATION_SETTINGS)
 @click.option("--task", type=click.Choice(["classification", "translation"]), help="classification unless said.")
 @click.option("--resume", is_flag=True, help="Go on with the stopped run in --out; it has its own settings.")
-@click.option("--strategy", help="One of the strategies, with options if need be: 'lora(rank=8)'.")
+@click.option("--strategy", help="One of the strategies, with options if need be: 'lora(rank=8)'; else lora.")
 @click.option("--seed", type=int, help="Of initial weights, order of rows and dropout.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The run folder to write.")
 def train(
@@ -165,8 +166,8 @@ def pretrain(
 
 @app.command()
 @training_options
-@click.option("--strategies", help="Separated by commas: scratch,linear-probe,'lora(rank=8)',peft:dora")
-@click.option("--seeds", help="Separated by commas: 0,1,2")
+@click.option("--strategies", help="Separated by commas: scratch,linear-probe,'lora(rank=8)',peft:dora; else six.")
+@click.option("--seeds", help="Separated by commas: 0,1,2; else 0.")
 @click.option("--out", type=click.Path(path_type=Path), default="runs/comparison", show_default=True,
               help="The folder to write.")  # fmt: skip
 def compare(

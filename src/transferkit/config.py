@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from transferkit.parsing import as_typed
 
@@ -185,6 +185,12 @@ class StrategySpec(Section):
             (name, options), *_ = value.items()
             return {"name": name, "options": options or {}}
         return value
+
+    @field_validator("options")
+    @classmethod
+    def _as_in_a_file(cls, options: dict[str, Any]) -> dict[str, Any]:
+        """JSON has no tuples, and a run is compared with its record."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}
 
     @property
     def label(self) -> str:

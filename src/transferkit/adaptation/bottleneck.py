@@ -47,7 +47,7 @@ class Bottleneck(Strategy):
 
     name: ClassVar[str] = "bottleneck"
 
-    # As for LoRA: new, small, near-zero weights want large steps (Houlsby et al. 2019 swept up to 1e-3).
+    # As for LoRA: new, small, near-zero weights want large steps (Houlsby et al. 2019, section 3.2, sweep up to 3e-3).
     learning_rate: float = Field(default=1e-3, gt=0)
     # 24 for 384 wide layers is the ratio of 1 to 16 at which the paper's scores level off (section 3.4).
     size: int = Field(default=24, ge=1)

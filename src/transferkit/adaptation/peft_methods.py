@@ -22,7 +22,7 @@ PREFIX = "peft:"
 # DoRA is a flag of PEFT's LoRA and not a method of its own (Liu et al. 2024).
 ALIASES: dict[str, tuple[str, dict[str, Any]]] = {"dora": ("lora", {"use_dora": True})}
 
-# The length of the virtual prompt where the user names none; Lester et al. 2021, figure 3b, level off at 20.
+# The length of the virtual prompt where the user names none; Lester et al. 2021, figure 3a, level off at 20.
 PROMPT_DEFAULTS = {"num_virtual_tokens": 20}
 # Methods that would train as something else than they are.
 NOT_HERE = {

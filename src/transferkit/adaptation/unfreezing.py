@@ -84,8 +84,8 @@ class BitFit(Strategy):
 
     name: ClassVar[str] = "bitfit"
 
-    # A bias only shifts its layer's output: the paper's sweep favours rates some ten times those of full
-    # fine-tuning (appendix A.1).
+    # A bias only shifts its layer's output: the paper's sweep favours rates ten times those of full
+    # fine-tuning and more (appendix A.1).
     learning_rate: float = Field(default=2e-3, gt=0)
 
     def adapt(self, model: nn.Module) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import sys
 import warnings
@@ -85,8 +86,8 @@ def export_quantized(predictor: Predictor, folder: Path) -> Quality:
     except NotLeanError as error:
         raise AdaptationError(f"The run in {predictor.folder} cannot be exported to int8: it has {error}.") from None
     train, test = _rows(predictor)
-    partial = folder.with_name(f"{folder.name}.part")
-    shutil.rmtree(partial, ignore_errors=True)
+    place = folder.absolute()
+    partial = place.with_name(f"{place.name}.{os.getpid()}.part")
     try:
         _write_run(predictor, partial)
         _write_model(predictor, partial / "model" / MODEL_FILE, train)
