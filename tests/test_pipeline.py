@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -240,6 +241,20 @@ def test_strategies_whose_names_differ_in_stars_alone_have_folders_of_their_own(
     assert [result.status for result in comparison.results] == ["finished"] * 2
     assert len({result.run for result in comparison.results}) == 2
     assert {result.strategy for result in comparison.results} == set(labels)
+
+
+def test_states_of_another_configuration_of_the_same_weights_are_not_served(
+    settings: dict[str, object], tmp_path: Path, backbone: Callable[[str], Path]
+) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(backbone("bert"), base)
+    changed = settings | {"backbone.name": str(base), "training.prefix_cache": "disk"}
+    run(changed, tmp_path / "one", "linear-probe", epochs=1)
+    before = len(list((tmp_path / "cache" / "prefix").glob("*.states")))
+    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    (base / "config.json").write_text(json.dumps(config | {"layer_norm_eps": 0.5}), encoding="utf-8")
+    run(changed, tmp_path / "two", "linear-probe", epochs=1)
+    assert len(list((tmp_path / "cache" / "prefix").glob("*.states"))) == 2 * before > 0
 
 
 def test_a_comparison_goes_on_from_the_same_backbone_alone(
