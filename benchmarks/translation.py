@@ -33,6 +33,12 @@ class Pairs:
         """The pairs at `index`, in that order."""
         return Pairs([self.sources[i] for i in index], [self.targets[i] for i in index])
 
+    def apart_from(self, others: Pairs) -> Pairs:
+        """The pairs of which neither side stands in `others`."""
+        sources, targets = set(others.sources), set(others.targets)
+        both = enumerate(zip(self.sources, self.targets, strict=True))
+        return self.take([i for i, (source, target) in both if source not in sources and target not in targets])
+
     def __len__(self) -> int:
         return len(self.sources)
 
@@ -50,14 +56,9 @@ def pairs(test: int, validation: int = 100) -> dict[str, Pairs]:
     everything = Pairs([row[0] for row in rows], [row[1] for row in rows])
     order = np.random.default_rng(SPLIT_SEED).permutation(len(everything)).tolist()
     tested = everything.take(order[:test])
-    sources, targets = set(tested.sources), set(tested.targets)
-    rest = [i for i in order[test:] if everything.sources[i] not in sources and everything.targets[i] not in targets]
-    held = everything.take(rest[:validation])
-    sources, targets = set(held.sources), set(held.targets)
-    train = [
-        i for i in rest[validation:] if everything.sources[i] not in sources and everything.targets[i] not in targets
-    ]
-    return {"train": everything.take(train), "validation": held, "test": tested}
+    rest = everything.take(order[test:]).apart_from(tested)
+    held, left = (rest.take(range(*part)) for part in ((0, validation), (validation, len(rest))))
+    return {"train": left.apart_from(held), "validation": held, "test": tested}
 
 
 def configuration(
