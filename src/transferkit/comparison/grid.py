@@ -98,8 +98,9 @@ def _refuse_others(out: Path, job: Job) -> None:
     """Runs on other rows or from another base cannot be compared, whichever strategies they are of."""
     for file in (out / "runs").glob(f"*/{run_folder.RUN_FILE}"):
         record = run_folder.read_record(file.parent)
-        other = "on other data" if record.data.hashes != job.facts.hashes else "from another backbone"
-        if record.data.hashes != job.facts.hashes or not job.has_base_of(record):
+        has_data = record.data.hashes == job.facts.hashes
+        if not has_data or not job.has_base_of(record):
+            other = "from another backbone" if has_data else "on other data"
             raise RunError(f"{file.parent} is a run {other}; choose another --out, or begin anew with --overwrite.")
 
 
