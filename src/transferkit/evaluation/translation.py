@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from transferkit.evaluation.results import Interval, TranslationExample, TranslationScores
 from transferkit.evaluation.statistics import percentile_interval, resampled_row_means
@@ -29,8 +30,9 @@ def score(
     signatures: dict[str, str] = {}
     for name, kind in _kinds().items():
         metric = kind(references=[list(references)])
-        metrics[name] = float(metric.corpus_score(list(translations), None).score)
-        intervals[name] = _interval(metric, translations)
+        counts = np.array(metric._extract_corpus_statistics(list(translations), None), dtype=np.int64)
+        metrics[name] = _score_of(metric, counts.sum(axis=0))
+        intervals[name] = _interval(metric, counts)
         signatures[name] = str(metric.get_signature())
     return TranslationScores(
         rows=len(references),
@@ -41,12 +43,15 @@ def score(
     )
 
 
-def _interval(metric: Any, translations: Sequence[str]) -> Interval:
-    """The percentile interval of a metric that holds its references; sacrebleu's own is the mean and a spread, which
-    leaves 0 to 100."""
-    counts = np.array(metric._extract_corpus_statistics(list(translations), None), dtype=np.float64)
-    sums = np.rint(resampled_row_means(counts, RESAMPLES) * len(counts)).astype(np.int64)
-    return percentile_interval(np.array([float(metric._compute_score_from_stats(one).score) for one in sums.tolist()]))
+def _score_of(metric: Any, counts: npt.NDArray[np.int64]) -> float:
+    """From the counts of words or letters that a metric sums over sentences."""
+    return float(metric._compute_score_from_stats(counts.tolist()).score)
+
+
+def _interval(metric: Any, counts: npt.NDArray[np.int64]) -> Interval:
+    """The percentile interval from counts by sentence: sacrebleu's own, mean and spread, leaves 0 to 100."""
+    sums = np.rint(resampled_row_means(counts.astype(np.float64), RESAMPLES) * len(counts)).astype(np.int64)
+    return percentile_interval(np.array([_score_of(metric, one) for one in sums]))
 
 
 def side_by_side(
