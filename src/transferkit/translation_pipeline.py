@@ -36,7 +36,7 @@ from transferkit.pipeline import trained
 from transferkit.tasks.cross_entropy import cross_entropy
 from transferkit.tasks.translation import Translation
 from transferkit.tokenization.parallel import Tokenized, Tokenizers, tokenize
-from transferkit.training.loop import Plan, Validation, diverged, fit
+from transferkit.training.loop import Plan, Validation, fit
 from transferkit.training.optimizer import Adam
 from transferkit.training.precision import Compute, autocast, choose, threads
 from transferkit.training.tensorboard import tracked
@@ -45,7 +45,7 @@ from transferkit.training.tracking import Listener
 # As the paper trains (Vaswani et al. 2017, section 5.3).
 ADAM = Adam(betas=(0.9, 0.98), eps=1e-9)
 LABEL = "translator"
-# A word of a loss near that has a perplexity too large for a number.
+# The exponential of more is too large for a number.
 MOST_NATS = 700
 
 
@@ -223,11 +223,13 @@ class _Validator:
         assert isinstance(model, Translator)
         job, texts = self.job, self.job.texts["validation"]
         loss = mean_loss(model, job.tables["validation"], self.config.training.batch_tokens, job.compute, self.listener)
-        if not loss < MOST_NATS:
-            raise diverged("validation", loss, self.config.training.learning_rate)
         lean = LeanTranslator(model, job.compute.precision)
         targets, translations = _translate(lean, job, "validation", Decoding(), self.listener)
-        scores = {"loss": loss, "perplexity": math.exp(loss), **corpus_metrics(translations, texts["target"])}
+        scores = {
+            "loss": loss,
+            "perplexity": math.exp(loss) if loss < MOST_NATS else math.inf,
+            **corpus_metrics(translations, texts["target"]),
+        }
         examples = side_by_side(texts["source"], texts["target"], translations, self.config.examples)
         return Validation(scores, examples, self._attentions(model, targets[0]))
 

@@ -220,7 +220,7 @@ def test_a_loss_that_is_no_number_ends_with_advice(tmp_path: Path) -> None:
     model = Bag()
     with torch.no_grad():
         model.head.bias.fill_(torch.inf)
-    with pytest.raises(TransferKitError, match=r"training loss is nan; lower --set training.learning_rate"):
+    with pytest.raises(TransferKitError, match=r"training loss is nan in epoch 1; lower --set training.learning_rate"):
         fit(model, TASK, table(), PLAN, validate=on(table()), folder=tmp_path, listener=Silent())
 
 

@@ -265,12 +265,13 @@ def _end_epoch(run: _Run, validate: Validate) -> None:
     """Validate, write down what was reached, and be ready for the next epoch."""
     state, plan = run.state, run.plan
     train_loss = float(state.loss_sum / state.weight_sum)
-    if not math.isfinite(train_loss):
-        raise diverged("training", train_loss, plan.learning_rate)
+    _refuse_divergence("training loss", train_loss, run)
     release_memory()
     run.model.eval()
     validation = validate(run.bare_model)
     scores = validation.scores
+    for name, value in scores.items():
+        _refuse_divergence(f"validation {name}", value, run)
     record = EpochRecord(
         epoch=state.epoch,
         step=state.step,
@@ -288,12 +289,13 @@ def _end_epoch(run: _Run, validate: Validate) -> None:
         _keep(run, record)
 
 
-def diverged(name: str, loss: float, learning_rate: float) -> TransferKitError:
-    """What is to be said of a loss from which no training comes back."""
-    return TransferKitError(
-        f"The {name} loss is {loss:g}; lower --set training.learning_rate (it is {learning_rate:g}) or train with "
-        "--precision fp32."
-    )
+def _refuse_divergence(what: str, value: float, run: _Run) -> None:
+    """No training comes back from a value that is no number."""
+    if not math.isfinite(value):
+        raise TransferKitError(
+            f"The {what} is {value} in epoch {run.state.epoch}; lower --set training.learning_rate "
+            f"(it is {run.plan.learning_rate:g}) or train with --precision fp32."
+        )
 
 
 def _keep(run: _Run, record: EpochRecord) -> None:
