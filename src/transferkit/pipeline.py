@@ -341,7 +341,7 @@ def _write_record(
             max_length=job.tokenizer.max_length,
             truncation_side=config.tokenization.truncation_side,
             pad_token_id=job.tokenizer.pad_token_id,
-            uses_token_types=job.tokenizer.uses_token_types,
+            uses_token_types=job.tokenizer.uses_token_types(1 + ("pair" in job.data.columns)),
         ),
         compute=run_folder.ComputeRecord(**asdict(job.compute)),
         trainable_names=report.trainable_names,

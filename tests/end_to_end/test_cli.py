@@ -203,7 +203,8 @@ def test_explain_shows_every_stage(folder: Path, run: Run) -> None:
     for stage in ("1. text", "2. tokens", "[CLS]", "3. logits", "4. softmax", "5. label"):
         assert stage in answer.out
     stages = json.loads(run("predict", folder / "cmp", "good film", "--explain", "--json").out)
-    assert len(stages["tokens"]) == len(stages["input_ids"]) == len(stages["token_type_ids"])
+    assert len(stages["tokens"]) == len(stages["input_ids"])
+    assert stages["token_type_ids"] is None
 
 
 def test_evaluate_scores_new_data(folder: Path, run: Run) -> None:
@@ -282,6 +283,8 @@ def test_pairs_are_learnt_and_predicted(tmp_path: Path, bert: Path, run: Run) ->
     )  # fmt: skip
     assert answer.code == 0, answer.err
     assert run("predict", out, "--pair", "film was good", "it was good").out.split("\t")[0] in {"0", "1"}
+    stages = json.loads(run("predict", out, "--pair", "film was good", "it was good", "--explain", "--json").out)
+    assert stages["token_type_ids"] == [0, 0, 0, 0, 0, 1, 1, 1, 1]
     assert len(run("predict", out, "-", stdin="a\tb\nc\td\n").out.splitlines()) == 2
     refused = run("predict", out, "one text")
     assert refused.code == 2

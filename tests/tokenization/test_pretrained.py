@@ -9,7 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from datasets import Dataset
+from tokenizers.processors import TemplateProcessing
+from transformers import AutoModel
 
 from tests import tiny
 from transferkit.config import TokenizationConfig
@@ -33,7 +36,6 @@ def test_single_texts_and_pairs_have_the_familys_frame(backbone: Folders) -> Non
     bert = load(backbone("bert"))
     encoded, lengths = bert.encode([("a film",)])
     assert words(bert, encoded["input_ids"][0]) == ["[CLS]", "a", "film", "[SEP]"]
-    assert encoded["token_type_ids"] == [[0, 0, 0, 0]]
     assert lengths.tolist() == [4]
     encoded, lengths = bert.encode([("a film", "good"), ("a", "b")])
     assert words(bert, encoded["input_ids"][0]) == ["[CLS]", "a", "film", "[SEP]", "good", "[SEP]"]
@@ -42,12 +44,36 @@ def test_single_texts_and_pairs_have_the_familys_frame(backbone: Folders) -> Non
 
 
 @pytest.mark.parametrize("name", tiny.FAMILIES)
-def test_token_types_are_given_where_the_family_uses_them(name: str, backbone: Folders) -> None:
+def test_pairs_have_token_types_where_the_family_uses_them(name: str, backbone: Folders) -> None:
     tokenizer = load(backbone(name))
     encoded, _ = tokenizer.encode([("a film", "good")])
-    assert tokenizer.uses_token_types == tiny.FAMILIES[name].token_types
+    assert tokenizer.uses_token_types(2) == tiny.FAMILIES[name].token_types
     assert ("token_type_ids" in encoded) == tiny.FAMILIES[name].token_types
     assert set(encoded) <= {"input_ids", "token_type_ids"}
+
+
+@pytest.mark.parametrize("name", tiny.FAMILIES)
+def test_types_of_a_single_text_that_are_all_zero_are_left_out(name: str, backbone: Folders) -> None:
+    tokenizer = load(backbone(name))
+    encoded, _ = tokenizer.encode([("a film",)])
+    assert set(encoded) == {"input_ids"}
+    assert not tokenizer.uses_token_types(1)
+
+
+@pytest.mark.parametrize("name", [name for name, family in tiny.FAMILIES.items() if family.token_types])
+def test_without_types_a_backbone_answers_as_with_zeros(name: str, backbone: Folders) -> None:
+    model = AutoModel.from_pretrained(backbone(name)).eval()
+    ids = torch.tensor([[5, 6, 7], [8, 9, 10]])
+    alone, with_zeros = model(input_ids=ids), model(input_ids=ids, token_type_ids=torch.zeros_like(ids))
+    assert torch.equal(alone.last_hidden_state, with_zeros.last_hidden_state)
+
+
+def test_types_of_a_single_text_that_are_not_all_zero_stay(backbone: Folders) -> None:
+    tokenizer = load(backbone("bert"))
+    frame = TemplateProcessing(single="[CLS]:2 $A:0", pair="[CLS]:2 $A:0 $B:1", special_tokens=[("[CLS]", 2)])
+    tokenizer.backend.backend_tokenizer.post_processor = frame
+    assert tokenizer.uses_token_types(1)
+    assert tokenizer.encode([("a film",)])[0]["token_type_ids"] == [[2, 0, 0]]
 
 
 def test_roberta_pairs_have_two_separators(backbone: Folders) -> None:
@@ -63,7 +89,6 @@ def test_truncation_keeps_the_frame_and_cuts_the_side(side: str, kept: list[str]
     tokenizer = load(backbone("bert"), max_length=6, truncation_side=side)
     encoded, lengths = tokenizer.encode([("good",), (LONG,), ("bad",)])
     assert words(tokenizer, encoded["input_ids"][1]) == ["[CLS]", *kept, "[SEP]"]
-    assert [len(row) for row in encoded["token_type_ids"]] == [len(row) for row in encoded["input_ids"]]
     assert lengths.tolist() == [3, len(LONG.split()) + 2, 3]
 
 
@@ -72,6 +97,7 @@ def test_a_pair_is_cut_where_it_is_longest(backbone: Folders) -> None:
     encoded, lengths = tokenizer.encode([(LONG, "good story")])
     tokens = words(tokenizer, encoded["input_ids"][0])
     assert tokens == ["[CLS]", "the", "film", "was", "a", "[SEP]", "good", "story", "[SEP]"]
+    assert encoded["token_type_ids"] == [[0] * 6 + [1] * 3]
     assert lengths.tolist() == [len(LONG.split()) + 5]
 
 

@@ -65,10 +65,14 @@ class TextTokenizer:
         """The id that fills the end of shorter rows."""
         return int(self.backend.pad_token_id)
 
-    @property
-    def uses_token_types(self) -> bool:
-        """Whether the backbone tells the two texts of a pair apart by `token_type_ids`."""
-        return "token_type_ids" in self.backend.model_input_names
+    def uses_token_types(self, texts: int) -> bool:
+        """Whether rows of so many texts need `token_type_ids`, which tell the backbone where which text is.
+
+        Zeros alone say nothing: a backbone takes them where it is given none.
+        """
+        if "token_type_ids" not in self.backend.model_input_names:
+            return False
+        return any(self.backend(*["a"] * texts, return_token_type_ids=True)["token_type_ids"])
 
     def hash(self) -> str:
         """SHA-256 of all that decides how text becomes ids: equal hashes give equal ids."""
@@ -85,7 +89,7 @@ class TextTokenizer:
         """Tokenize rows of one text or two, cut to `max_length` ids each.
 
         Returns:
-            the columns `input_ids` and, where used, `token_type_ids`; and the uncut lengths, int [rows].
+            the columns `input_ids` and, where they are needed, `token_type_ids`; and the uncut lengths, int [rows].
         """
         rows = [tuple(row) for row in texts]
         encoded = self._encode(rows, truncation=False)
@@ -105,7 +109,7 @@ class TextTokenizer:
             truncation="longest_first" if truncation else False,
             max_length=self.max_length if truncation else None,
             return_attention_mask=False,
-            return_token_type_ids=self.uses_token_types,
+            return_token_type_ids=self.uses_token_types(len(columns)),
             verbose=False,
         )
         return {name: encoded[name] for name in ("input_ids", "token_type_ids") if name in encoded}
@@ -131,7 +135,7 @@ class TextTokenizer:
             return encoded
 
         features = {"input_ids": List(Value("int32"))}
-        if self.uses_token_types:
+        if self.uses_token_types(len(texts)):
             features["token_type_ids"] = List(Value("int32"))
         if "label" in rows.column_names:
             features["label"] = Value("int64")
