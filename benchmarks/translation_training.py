@@ -66,7 +66,9 @@ def peer(splits: dict[str, Pairs], tokenizers: Path, epochs: int, bf16: bool, se
     def work() -> tuple[float | None, Answers | None]:
         torch.manual_seed(seed)
         with TemporaryDirectory() as scratch:
-            trainer = make_trainer(splits["train"], Tokenizers.load(tokenizers).source, epochs, bf16, seed, scratch)
+            train, tokenizer = splits["train"], Tokenizers.load(tokenizers).source
+            rows = rows_of_a_batch(ended(tokenizer, train.sources), ended(tokenizer, train.targets))
+            trainer = make_trainer(train, tokenizer, epochs, rows, bf16, seed, scratch)
             begin = time.perf_counter()
             trainer.train()
             return time.perf_counter() - begin, None
@@ -74,8 +76,10 @@ def peer(splits: dict[str, Pairs], tokenizers: Path, epochs: int, bf16: bool, se
     return harness.measured(work)
 
 
-def make_trainer(train: Pairs, tokenizer: TrainedTokenizer, epochs: float, bf16: bool, seed: int, folder: str) -> Any:
-    """A Seq2SeqTrainer of so many epochs, parts of one included, with a new Marian."""
+def make_trainer(
+    train: Pairs, tokenizer: TrainedTokenizer, epochs: float, rows: int, bf16: bool, seed: int, folder: str
+) -> Any:
+    """A Seq2SeqTrainer of so many epochs, parts of one included, in batches of `rows`, with a new Marian."""
     from datasets import Dataset
     from transformers import (
         DataCollatorForSeq2Seq,
@@ -86,7 +90,6 @@ def make_trainer(train: Pairs, tokenizer: TrainedTokenizer, epochs: float, bf16:
     )
 
     sources, labels = ended(tokenizer, train.sources), ended(tokenizer, train.targets)
-    rows = rows_of_a_batch(sources, labels)
     model = untrained_twin(tokenizer, MODEL, 2 * translation.MAX_TOKENS)
     wrapped = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer.backend, unk_token="[UNK]", pad_token="[PAD]", bos_token="[SOS]", eos_token="[EOS]"
