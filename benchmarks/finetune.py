@@ -80,7 +80,11 @@ def main(arguments: list[str] | None = None) -> None:
         name="finetune",
         variant=options.strategy,
         work=work,
-        differences=DIFFERENCES,
+        differences=[
+            *DIFFERENCES,
+            "TransferKit's train_seconds end before the model is saved; total_seconds hold everything on both sides.",
+            "Peaks of memory are of one epoch of each side in a process of its own, the libraries included.",
+        ],
         rows=len(splits.train) * recipe.epochs,
         targets=TARGETS.get(options.strategy, {}),
         truth=splits.truth(),

@@ -27,8 +27,6 @@ DIFFERENCES = [
     "them in every epoch.",
     "The peer keeps dropout on in frozen layers, as PEFT and Trainer do; TransferKit switches it off there.",
     "TransferKit saves the best epoch's weights and returns to them; the peer saves nothing and keeps the last.",
-    "TransferKit's train_seconds end before the model is saved; total_seconds hold everything on both sides.",
-    "Peaks of memory are of one epoch of each side in a process of its own, the libraries included.",
 ]
 
 # Settings of any Trainer that is timed: it saves, shows and reports nothing.

@@ -22,7 +22,7 @@ os.environ["TRANSFERKIT_CACHE"] = tempfile.mkdtemp(prefix="transferkit-tests-")
 @pytest.fixture(scope="session")
 def quiet_libraries() -> None:
     """The libraries' bars and advice, off as in a run; pytest turns warnings into errors all the same."""
-    from transferkit.pipeline import quiet_libraries as quiet
+    from transferkit.environment import quiet_libraries as quiet
 
     quiet()
 

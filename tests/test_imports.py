@@ -13,7 +13,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "transferkit"
 # Each may import from those before it.
 ORDER = [
     "errors", "formatting", "parsing", "config", "settings", "environment", "data", "tokenization", "tasks", "models",
-    "generation", "adaptation", "evaluation", "training", "run_folder", "pipeline", "translation_pipeline",
+    "generation", "adaptation", "evaluation", "training", "run_folder", "job", "pipeline", "translation_pipeline",
     "comparison", "report", "inference", "api", "schemas", "console", "cli",
 ]  # fmt: skip
 FREE = {"__init__", "__main__"}

@@ -13,7 +13,8 @@ from transferkit.errors import RunError, TransferKitError
 from transferkit.evaluation.results import Comparison, RunResult, Scores
 from transferkit.inference.evaluation import evaluate as evaluate_predictor
 from transferkit.inference.predictor import load_exact
-from transferkit.pipeline import Job, prepare_job, rows_to_process, run_one
+from transferkit.job import Job, prepare_job
+from transferkit.pipeline import rows_to_process, run_one
 from transferkit.report import page, translation_page
 from transferkit.tokenization.parallel import Tokenizers
 from transferkit.training.tracking import Listener, Silent, read_epochs

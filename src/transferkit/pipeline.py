@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from transferkit import run_folder
@@ -16,113 +14,22 @@ from transferkit.adaptation.capsule import CapsuleInfo, save_capsule
 from transferkit.adaptation.prefix import Prefix, find_prefix
 from transferkit.adaptation.strategies import make_strategy
 from transferkit.adaptation.weights import as_table, weights_of
-from transferkit.config import PretrainConfig, RunConfig, SharedConfig, TrainingConfig
-from transferkit.data import inspection, workspace
-from transferkit.data.batching import FeatureTable, LengthGroupedSampler
-from transferkit.data.preparation import TextData, prepare
-from transferkit.environment import PeakMemory, describe, file_hash, quiet_libraries, release_memory
+from transferkit.config import RunConfig, TrainingConfig
+from transferkit.environment import PeakMemory, describe, release_memory
 from transferkit.errors import ConfigError
 from transferkit.evaluation.lora_updates import lora_updates
 from transferkit.evaluation.metrics import score
-from transferkit.evaluation.results import DataFacts, RunResult, write_json
-from transferkit.formatting import percent
-from transferkit.models.backbones import HEAD_FILE, TextClassifier, load_classifier, longest_input
-from transferkit.models.hub import BackboneFiles
-from transferkit.models.new_encoder import make_encoder
-from transferkit.tasks.classification import Classification
-from transferkit.tokenization.pretrained import TextTokenizer
+from transferkit.evaluation.results import RunResult, write_json
+from transferkit.job import Job
+from transferkit.models.backbones import HEAD_FILE, TextClassifier, load_classifier
 from transferkit.training.averaging import LEAST_EPOCHS
 from transferkit.training.forward import predict_logits
 from transferkit.training.loop import Outcome, Plan, fit
-from transferkit.training.precision import Compute, choose, probe_rows, threads
-from transferkit.training.prefix_cache import PrefixCache
+from transferkit.training.precision import Compute, threads
 from transferkit.training.tensorboard import tracked
 from transferkit.training.tracking import Listener
 from transferkit.training.used_rows import used_rows
 from transferkit.training.validation import validate_on
-
-
-@dataclass(frozen=True)
-class Job:
-    """What all runs on the same data and backbone share."""
-
-    data: TextData
-    files: BackboneFiles
-    tokenizer: TextTokenizer
-    tables: dict[str, FeatureTable]
-    facts: DataFacts
-    task: Classification
-    compute: Compute
-    fingerprint: str
-    tokenizer_hash: str
-    weights_sha256: str | None
-    cache: PrefixCache
-    max_batch_tokens: int
-    # Whether several runs share the job, so that what one computes another may read.
-    is_shared: bool
-
-    def has_base_of(self, record: run_folder.RunRecord) -> bool:
-        """Whether the backbone and its tokenizer are those of an earlier run."""
-        return (self.fingerprint, self.tokenizer_hash) == (record.backbone.fingerprint, record.tokenizer.hash)
-
-
-def prepare_job(config: SharedConfig, listener: Listener, is_shared: bool = False) -> Job:
-    """Read, split and tokenize the data, find the backbone and choose how to compute, once for all runs."""
-    quiet_libraries()
-    files = _find_backbone(config)
-    tokenizer = TextTokenizer.load(files.tokenizer_folder, config.tokenization, longest_input(files))
-    listener.said(f"Backbone {files.name}; reading {config.data.source}.")
-    data = prepare(config.data)
-    tables, facts = _tokenize(data, tokenizer, listener)
-    for note in (*facts.notes, _padding(tables["train"], config.training.batch_size)):
-        listener.said(note)
-    with torch.random.fork_rng(devices=[]):
-        model = load_classifier(files, config.backbone, data.labels, tokenizer.pad_token_id)
-    if is_shared and _is_ours(files):
-        # Each run says which of these train; a single one says it in a table of its own.
-        listener.said(as_table(weights_of(model), with_training=False))
-    fingerprint = model.fingerprint()
-    compute = _choose_compute(config.training, model, fingerprint, tables["train"], listener)
-    del model
-    release_memory()
-    cache = PrefixCache(config.training.prefix_cache, int(config.training.prefix_cache_gigabytes * 1e9), listener)
-    weights = files.folder / "model.safetensors"
-    return Job(
-        data, files, tokenizer, tables, facts, _make_task(config.training, data, facts), compute, fingerprint,
-        tokenizer.hash(), file_hash(weights) if weights.is_file() else None, cache, config.training.max_batch_tokens,
-        is_shared,
-    )  # fmt: skip
-
-
-def _find_backbone(config: SharedConfig) -> BackboneFiles:
-    if isinstance(config, PretrainConfig):
-        return make_encoder(config.encoder, config.seed, workspace.new_file().with_suffix(""))
-    return run_folder.find_backbone(config.backbone.name)
-
-
-def _is_ours(files: BackboneFiles) -> bool:
-    """Whether a run of ours, or one that begins, is the backbone: which of its weights are taken is then a question."""
-    return bool(files.drawn) or files.tokenizer is not None
-
-
-def _padding(table: FeatureTable, batch_size: int) -> str:
-    batches = LengthGroupedSampler(table.lengths, batch_size, seed=0)
-    return f"Padding is {percent(table.padding_share(batches))} of the tokens in training batches."
-
-
-def _choose_compute(
-    training: TrainingConfig, model: TextClassifier, fingerprint: str, table: FeatureTable, listener: Listener
-) -> Compute:
-    """Measured with rows of the median length, as many as there is time for."""
-    middle = np.argsort(table.lengths, kind="stable")[len(table) // 2]
-    layers = [module for module in model.modules() if isinstance(module, torch.nn.Linear)]
-    weights = sum(layer.weight.numel() for layer in layers)
-    number = probe_rows(weights, int(table.lengths[middle]), training.batch_size)
-    batch = table.__getitems__([int(middle)] * number)
-    batch.pop("labels")
-    compute, reason = choose(training, batch, fingerprint, model)
-    listener.said(reason)
-    return compute
 
 
 def rows_to_process(config: RunConfig, job: Job) -> int:
@@ -151,12 +58,12 @@ def run_one(config: RunConfig, job: Job, folder: Path, label: str, listener: Lis
         model = load_classifier(job.files, config.backbone, job.data.labels, job.tokenizer.pad_token_id)
         report = strategy.apply(model)
         listener.said(str(report))
-        if not job.is_shared and _is_ours(job.files):
+        if not job.is_shared and job.files.is_ours:
             listener.said(as_table(weights_of(model), with_training=True))
         prefix = _prefix(config.training, model, job, label)
         _write_record(folder, config, job, label, strategy, model, report)
         start = time.perf_counter()
-        train, validation = (_with_states(job, prefix, split, job.compute) for split in ("train", "validation"))
+        train, validation = (job.rows(split, prefix, job.compute) for split in ("train", "validation"))
         plan = _plan(config, strategy, job)
         validate = validate_on(validation, plan.max_batch_tokens, listener, plan.compute, prefix)
         with used_rows(model, [train, validation]):
@@ -216,66 +123,6 @@ def _prefix(training: TrainingConfig, model: TextClassifier, job: Job, label: st
         )
         raise ConfigError(f"--prefix-cache {training.prefix_cache} has no effect: {why}; use auto or off.")
     return prefix
-
-
-def _with_states(job: Job, prefix: Prefix | None, split: str, compute: Compute) -> FeatureTable:
-    """The rows of a split, with what the layers below the cut answer for them."""
-    if prefix is None:
-        return job.tables[split]
-    identity = {
-        "base": job.fingerprint,
-        "config": json.dumps(job.files.json("config.json"), sort_keys=True),
-        "pooling": prefix.model.pooling,
-        "tokenizer": job.tokenizer_hash,
-        "truncation": f"{job.tokenizer.max_length} {job.tokenizer.backend.truncation_side}",
-        "rows": job.facts.hashes[split],
-    }
-    return job.cache.apply(prefix, job.tables[split], compute, job.max_batch_tokens, identity)
-
-
-def _tokenize(
-    data: TextData, tokenizer: TextTokenizer, listener: Listener
-) -> tuple[dict[str, FeatureTable], DataFacts]:
-    listener.started("tokenizing", sum(len(rows) for rows in data.splits.values()))
-    tables, lengths = {}, {}
-    for split, rows in data.splits.items():
-        tokenized, lengths[split] = tokenizer.tokenize(rows, workspace.new_file(), listener.advanced)
-        tables[split] = FeatureTable.from_arrow(tokenized.data.table, tokenizer.pad_token_id)
-    return tables, _facts(data, tokenizer, lengths["train"])
-
-
-def _facts(data: TextData, tokenizer: TextTokenizer, lengths: np.ndarray) -> DataFacts:
-    cut = inspection.Lengths.of(lengths, tokenizer.max_length)
-    notes = [*data.notes, *tokenizer.notes]
-    if cut.truncated_rows:
-        notes.append(
-            f"{percent(cut.truncated_rows)} of the training rows are longer than {tokenizer.max_length} tokens and "
-            f"lose {percent(cut.truncated_tokens)} of all tokens; --max-length changes it."
-        )
-    return DataFacts(
-        source=data.source,
-        columns=data.columns,
-        labels=data.labels,
-        rows={split: len(rows) for split, rows in data.splits.items()},
-        class_counts={s: inspection.class_counts(rows, len(data.labels)) for s, rows in data.splits.items()},
-        hashes={split: inspection.content_hash(rows) for split, rows in data.splits.items()},
-        dropped_empty=data.dropped_empty,
-        leaked=data.leaked,
-        duplicates=inspection.duplicate_rows(data.splits["train"]),
-        tokens=cut.statistics,
-        length_histogram=cut.histogram,
-        max_length=tokenizer.max_length,
-        truncated_rows=cut.truncated_rows,
-        truncated_tokens=cut.truncated_tokens,
-        notes=tuple(notes),
-    )
-
-
-def _make_task(training: TrainingConfig, data: TextData, facts: DataFacts) -> Classification:
-    if training.class_weights == "balanced":
-        counts = np.array(facts.class_counts["train"])
-        return Classification.balanced(data.labels, counts, training.label_smoothing)
-    return Classification(data.labels, label_smoothing=training.label_smoothing)
 
 
 def _plan(config: RunConfig, strategy: Strategy, job: Job) -> Plan:
@@ -388,7 +235,7 @@ def _with_scores(
     # Reported scores are exact; a run that shares them with no other has no use for kept states.
     exact = replace(job.compute, precision="fp32")
     start = time.perf_counter()
-    table = _with_states(job, prefix, "test", exact) if job.is_shared else job.tables["test"]
+    table = job.rows("test", prefix, exact) if job.is_shared else job.tables["test"]
     with threads(exact.threads):
         logits = predict_logits(model, table, job.max_batch_tokens, listener, exact, prefix)
     seconds = time.perf_counter() - start

@@ -14,7 +14,7 @@ from transferkit.comparison.verdict import compare_pairs, decide, summarise
 from transferkit.evaluation.metrics import log_probabilities
 from transferkit.evaluation.mistakes import side_by_side
 from transferkit.evaluation.results import Comparison, Mistake, RunResult, read_json, write_json
-from transferkit.pipeline import Job
+from transferkit.job import Job
 
 # Logits [rows, classes] of each finished run on the same test rows, by strategy and seed.
 Logits = Mapping[str, Mapping[int, np.ndarray]]

@@ -17,7 +17,8 @@ from transferkit.config import CompareConfig, RunConfig, StrategySpec
 from transferkit.environment import describe
 from transferkit.errors import RunError, TransferKitError
 from transferkit.evaluation.results import Comparison, RunResult, write_json
-from transferkit.pipeline import Job, prepare_job, rows_to_process, run_one
+from transferkit.job import Job, prepare_job
+from transferkit.pipeline import rows_to_process, run_one
 from transferkit.training.tracking import Listener
 
 

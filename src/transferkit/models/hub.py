@@ -36,6 +36,11 @@ class BackboneFiles:
         """The folder with the tokenizer."""
         return self.tokenizer or self.folder
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether a run of ours, or one that begins, is the backbone: which of its weights are taken is a question."""
+        return bool(self.drawn) or self.tokenizer is not None
+
     def json(self, name: str) -> dict[str, Any]:
         """A JSON file of the backbone, empty where it has none; a list is under the key `items`.
 
