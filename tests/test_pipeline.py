@@ -14,13 +14,16 @@ from safetensors.torch import load_file, save_file
 
 import transferkit
 from tests.small_data import write_csv
-from transferkit import api
+from transferkit import api, run_folder
 from transferkit.config import RunConfig
-from transferkit.errors import ConfigError, RunError
+from transferkit.errors import AdaptationError, ConfigError, RunError
 from transferkit.evaluation.results import EpochRecord
+from transferkit.job import prepare_job
+from transferkit.pipeline import run_one
 from transferkit.run_folder import read_lora, read_predictions, read_record, read_result
 from transferkit.settings import compare_config, run_config
 from transferkit.training import prefix_cache
+from transferkit.training.prefix_cache import States
 from transferkit.training.tracking import Silent, read_epochs
 
 WORDS = ("good", "fine", "wonderful", "funny"), ("bad", "dull", "boring", "terrible")
@@ -204,6 +207,95 @@ def test_a_stopped_classifier_goes_on_to_the_same_weights(
     assert resumed.metrics == read_result(tmp_path / "whole").metrics
     np.testing.assert_array_equal(read_predictions(tmp_path / "stopped")[1], read_predictions(tmp_path / "whole")[1])
     assert not (tmp_path / "stopped" / "checkpoints").exists()
+
+
+class Killed(BaseException):
+    """The end of the process, as its files see it."""
+
+
+class DiesInTheFirstEpoch(Silent):
+    """Ends the process before there is a checkpoint."""
+
+    def advanced(self, rows: int) -> None:
+        raise Killed
+
+
+@pytest.mark.parametrize("strategy", ["lora", "full"])
+def test_a_run_that_died_before_its_first_checkpoint_begins_anew(
+    settings: dict[str, object], tmp_path: Path, strategy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config: RunConfig = run_config(None, settings | {"strategies": [strategy]}, [])
+    transferkit.train(config, tmp_path / "whole")
+    job = prepare_job(config, Silent())
+    run_folder.make_folder(tmp_path / "dead", overwrite=False)
+    with pytest.raises(Killed):
+        run_one(config, job, tmp_path / "dead", strategy, DiesInTheFirstEpoch())
+    begun = read_record(tmp_path / "dead").created
+    monkeypatch.setattr(run_folder, "now", lambda: "later")
+    assert transferkit.resume(tmp_path / "dead").status == "finished"
+    assert read_record(tmp_path / "dead").created == begun
+    np.testing.assert_array_equal(read_predictions(tmp_path / "dead")[1], read_predictions(tmp_path / "whole")[1])
+
+
+def test_a_run_that_cannot_begin_replaces_nothing(settings: dict[str, object], tmp_path: Path) -> None:
+    run(settings, tmp_path / "run", "linear-probe", epochs=1)
+    before = {file: file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file()}
+    with pytest.raises(AdaptationError, match="qery"):
+        run(settings, tmp_path / "run", "lora(targets=qery)")
+    assert {file: file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file()} == before
+    with pytest.raises(AdaptationError, match="qery"):
+        run(settings, tmp_path / "new", "lora(targets=qery)")
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("changed", [{"tokenization.max_length": 8}, {"backbone.head_pooling": "first"}], ids=str)
+def test_states_of_other_tokens_or_another_pooling_are_not_served(
+    settings: dict[str, object], tmp_path: Path, changed: dict[str, object]
+) -> None:
+    kept = tmp_path / "cache" / "prefix"
+    run(settings, tmp_path / "one", "linear-probe", prefix_cache="disk", epochs=1)
+    before = set(kept.glob("*.states"))
+    run(settings | changed, tmp_path / "two", "linear-probe", prefix_cache="disk", epochs=1)
+    assert len(set(kept.glob("*.states")) - before) == len(before) > 0
+
+
+def test_strategies_that_freeze_the_same_layers_share_their_states(
+    settings: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled = []
+    fill = prefix_cache._fill
+
+    def counted(states: States, *rest: object) -> None:
+        filled.append(states)
+        fill(states, *rest)
+
+    monkeypatch.setattr(prefix_cache, "_fill", counted)
+    labels = ["partial(layers=1)", "partial(layers=1,learning_rate=0.01)"]
+    config = compare_config(None, settings | {"training.epochs": 1, "strategies": labels}, [])
+    comparison = transferkit.compare(config, tmp_path / "all")
+    assert [result.status for result in comparison.results] == ["finished"] * 2 * len(config.seeds)
+    # Training, validation and test rows, once.
+    assert len(filled) == 3
+
+
+@pytest.mark.parametrize(
+    ("training", "said"),
+    [
+        ({"training.checkpoint_minutes": 1}, "training.checkpoint_minutes has no effect on a comparison"),
+        ({"training.prefix_cache": "memory"}, "--prefix-cache memory had no effect"),
+    ],
+    ids=str,
+)
+def test_what_has_no_effect_on_a_comparison_is_said(
+    settings: dict[str, object], tmp_path: Path, training: dict[str, object], said: str
+) -> None:
+    log = Log()
+    config = compare_config(None, settings | training | {"training.epochs": 1, "strategies": ["full"]}, [])
+    try:
+        transferkit.compare(config, tmp_path / "all", listener=log)
+    except ConfigError as error:
+        log.said(str(error))
+    assert any(said in line for line in log.lines)
 
 
 def test_a_run_of_lora_says_what_it_learnt_in_its_folder_and_on_its_page(

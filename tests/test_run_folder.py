@@ -23,6 +23,28 @@ def test_a_run_is_replaced_only_when_asked(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"exists and is not empty.*--overwrite"):
         run_folder.make_folder(tmp_path, overwrite=False)
     run_folder.make_folder(tmp_path, overwrite=True)
+    run_folder.forget_earlier(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_run_replaces_comes_back_when_it_does_not_begin(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text('{"schema": "transferkit/run/1"}')
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "weights").write_text("old")
+    for _ in range(2):
+        # The second time after a kill, with half of a run beside what it was to replace.
+        run_folder.make_folder(tmp_path, overwrite=True)
+        (tmp_path / "model").mkdir()
+        (tmp_path / "labels.json").write_text("[]")
+    run_folder.put_back(tmp_path)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["model", "run.json"]
+    assert (tmp_path / "model" / "weights").read_text() == "old"
+
+
+def test_a_new_folder_goes_again_when_its_run_does_not_begin(tmp_path: Path) -> None:
+    run_folder.make_folder(tmp_path / "run", overwrite=False)
+    (tmp_path / "run" / "tensorboard").mkdir()
+    run_folder.put_back(tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -45,6 +67,7 @@ def test_what_is_no_run_is_never_deleted(tmp_path: Path) -> None:
 def test_a_comparison_that_was_stopped_at_once_can_be_overwritten(tmp_path: Path) -> None:
     (tmp_path / "runs" / "full-seed0").mkdir(parents=True)
     run_folder.make_folder(tmp_path, overwrite=True)
+    run_folder.forget_earlier(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -52,6 +52,8 @@ def test_an_assignment_to_no_section_and_no_strategy_is_refused(recipe: Path) ->
 def test_a_setting_without_effect_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"training.epochs has no effect"):
         compare_config(None, {"strategies": ["lora(epochs=2)"], "training.epochs": 3}, [])
+    with pytest.raises(ConfigError, match=r"prefix_cache_gigabytes has no effect with --prefix-cache off"):
+        compare_config(None, {"training.prefix_cache": "off"}, ["training.prefix_cache_gigabytes=1"])
     with pytest.raises(ConfigError, match=r"head_dropout has no effect"):
         compare_config(None, {"backbone.head_pooling": "model"}, ["backbone.head_dropout=0.2"])
 

@@ -9,7 +9,7 @@ from transferkit import run_folder
 from transferkit.comparison import conclusion, grid
 from transferkit.config import CompareConfig, DataConfig, PretrainConfig, RunConfig, TranslationConfig
 from transferkit.environment import write_file
-from transferkit.errors import RunError, TransferKitError
+from transferkit.errors import RunError
 from transferkit.evaluation.results import Comparison, RunResult, Scores
 from transferkit.inference.evaluation import evaluate as evaluate_predictor
 from transferkit.inference.predictor import load_exact
@@ -32,15 +32,14 @@ def train(
     """Train one classifier, by one strategy with one seed, or one translator into the run folder `out`.
 
     Raises:
-        TransferKitError: a setting, the data or the backbone does not allow it; nothing is written then.
+        TransferKitError: a setting, the data or the backbone does not allow it; `out` is then as it was.
     """
     folder = Path(out)
     run_folder.check_free(folder, overwrite)
     try:
         return _run(config, folder, listener or Silent(), lambda _: run_folder.make_folder(folder, overwrite))
-    except TransferKitError:
-        if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
+    except BaseException:
+        run_folder.put_back(folder)
         raise
 
 
@@ -56,7 +55,7 @@ def pretrain(
 
 
 def resume(out: str | Path, *, listener: Listener | None = None) -> RunResult:
-    """Go on with the run in `out`, which was stopped, from its last checkpoint.
+    """Go on with the run in `out`, which was stopped, from its last checkpoint, or from its beginning before the first.
 
     It ends with the weights that it would have had without the stop, bit for bit.
 

@@ -5,7 +5,9 @@ Heavy libraries are imported where a verb needs them, so that `--help` answers a
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -350,11 +352,21 @@ def main() -> None:
         # The reader of our output has gone, as `head` does.
         sys.stderr.close()
         sys.exit(0)
-    except OSError as error:
-        if error.filename is None:
+    except Exception as error:
+        said = _of_the_machine(error)
+        if said is None:
             raise
-        # No room, no right, or a file in the place of a folder: of the user's machine, and the system says what.
-        _stop(f"{error.filename}: {(error.strerror or 'cannot be used').lower()}; name another place.", 2)
+        _stop(said, 2)
+
+
+def _of_the_machine(error: Exception) -> str | None:
+    """What to say of no room, no right, or a file in the place of a folder; None of what is no such thing."""
+    # Arrow and safetensors raise errors of their own, with the words of the system in them.
+    if os.strerror(errno.ENOSPC) in str(error):
+        return "no room is left on the disk; free some, then go on with --resume, or begin anew."
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {(error.strerror or 'cannot be used').lower()}; name another place."
+    return None
 
 
 def _stop(message: str, code: int) -> None:

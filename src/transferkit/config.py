@@ -336,8 +336,8 @@ class TranslationTraining(LoopConfig):
     weight_decay: float = Field(default=0.0, ge=0)
     # Vaswani et al. 2017, section 5.4.
     label_smoothing: float = Field(default=0.1, ge=0, lt=1)
-    # Of source or target with its padding, whichever is longer.
-    batch_tokens: int = Field(default=2048, ge=1)
+    # Of source or target with its padding, whichever is longer. Small, since tens of thousands of pairs make few steps.
+    batch_tokens: int = Field(default=512, ge=1)
     # Not BLEU, which is 0 where no sentence has four words, and rough where few rows are scored.
     best_metric: Literal["bleu", "chrf", "loss"] = "chrf"
 

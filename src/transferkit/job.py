@@ -23,7 +23,7 @@ from transferkit.models.hub import BackboneFiles
 from transferkit.models.new_encoder import make_encoder
 from transferkit.tasks.classification import Classification
 from transferkit.tokenization.pretrained import TextTokenizer
-from transferkit.training.precision import Compute, choose, probe_rows
+from transferkit.training.precision import Compute, choose, probe_shape
 from transferkit.training.prefix_cache import PrefixCache
 from transferkit.training.tracking import Listener
 
@@ -108,13 +108,14 @@ def _padding(table: FeatureTable, batch_size: int) -> str:
 def _choose_compute(
     training: TrainingConfig, model: TextClassifier, fingerprint: str, table: FeatureTable, listener: Listener
 ) -> Compute:
-    """Measured with rows of the median length, as many as there is time for."""
+    """Measured with rows of the median length, as many as there is time for, or with the beginning of one."""
     middle = np.argsort(table.lengths, kind="stable")[len(table) // 2]
     layers = [module for module in model.modules() if isinstance(module, torch.nn.Linear)]
     weights = sum(layer.weight.numel() for layer in layers)
-    number = probe_rows(weights, int(table.lengths[middle]), training.batch_size)
-    batch = table.__getitems__([int(middle)] * number)
+    rows, length = probe_shape(weights, int(table.lengths[middle]), training.batch_size)
+    batch = table.__getitems__([int(middle)] * rows)
     batch.pop("labels")
+    batch = {name: tensor[:, :length] for name, tensor in batch.items()}
     compute, reason = choose(training, batch, fingerprint, model)
     listener.said(reason)
     return compute

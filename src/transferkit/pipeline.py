@@ -61,7 +61,8 @@ def run_one(config: RunConfig, job: Job, folder: Path, label: str, listener: Lis
         if not job.is_shared and job.files.is_ours:
             listener.said(as_table(weights_of(model), with_training=True))
         prefix = _prefix(config.training, model, job, label)
-        _write_record(folder, config, job, label, strategy, model, report)
+        if not (folder / run_folder.RUN_FILE).is_file():
+            _write_record(folder, config, job, label, strategy, model, report)
         start = time.perf_counter()
         train, validation = (job.rows(split, prefix, job.compute) for split in ("train", "validation"))
         plan = _plan(config, strategy, job)
@@ -197,7 +198,7 @@ def _write_record(
         data=job.facts,
         environment=describe(),
     )
-    write_json(folder / run_folder.RUN_FILE, record)
+    run_folder.write_record(folder, record)
 
 
 def _save_model(folder: Path, model: TextClassifier, strategy: Strategy, config: RunConfig, job: Job) -> None:

@@ -38,6 +38,8 @@ CAPSULE_FILE = "capsule.safetensors"
 TRANSLATOR_FILE = "translator.safetensors"
 ATTENTION_FILE = "attention.safetensors"
 STATE_FILE = "checkpoints/state.safetensors"
+# What a run that has not begun is to replace.
+EARLIER = ".earlier"
 
 
 class BackboneRecord(Record):
@@ -141,11 +143,53 @@ def check_free(path: Path, overwrite: bool) -> None:
 
 
 def make_folder(path: Path, overwrite: bool) -> None:
-    """Make an empty folder at `path`, after `check_free`."""
+    """Make room for a run at `path`, after `check_free`; what was there is aside until the run has begun.
+
+    `write_record` and `forget_earlier` remove that, and `put_back` puts it back.
+    """
     check_free(path, overwrite)
-    path.mkdir(parents=True, exist_ok=True)
-    # The folder itself may be a link or the root of a disk.
+    earlier = path / EARLIER
+    if earlier.is_dir():
+        # A run was killed before it had begun.
+        _erase(path, but=earlier)
+        return
+    earlier.mkdir(parents=True)
+    # The folder itself may be a link or the root of a disk, and stays.
     for entry in path.iterdir():
+        if entry != earlier:
+            entry.rename(earlier / entry.name)
+
+
+def forget_earlier(path: Path) -> None:
+    """Remove what `make_folder` put aside."""
+    shutil.rmtree(path / EARLIER)
+
+
+def put_back(path: Path) -> None:
+    """Leave `path` as it was before `make_folder`, unless the run has begun meanwhile."""
+    earlier = path / EARLIER
+    if not earlier.is_dir():
+        return
+    _erase(path, but=earlier)
+    entries = list(earlier.iterdir())
+    for entry in entries:
+        entry.rename(path / entry.name)
+    earlier.rmdir()
+    if not entries:
+        path.rmdir()
+
+
+def write_record(path: Path, record: RunRecord | TranslationRecord) -> None:
+    """Write `run.json`: the run has begun."""
+    write_json(path / RUN_FILE, record)
+    if (path / EARLIER).is_dir():
+        forget_earlier(path)
+
+
+def _erase(path: Path, but: Path) -> None:
+    for entry in path.iterdir():
+        if entry == but:
+            continue
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
         else:
@@ -154,7 +198,8 @@ def make_folder(path: Path, overwrite: bool) -> None:
 
 def is_ours(path: Path) -> bool:
     """Whether `path` is a folder that a run or a comparison made, and not one that others have files like theirs in."""
-    if any(_says_it_is_ours(path / name) for name in (RUN_FILE, RESULT_FILE, COMPARISON_FILE)):
+    files = (RUN_FILE, RESULT_FILE, COMPARISON_FILE)
+    if (path / EARLIER).is_dir() or any(_says_it_is_ours(path / name) for name in files):
         return True
     # A comparison that was stopped during its first run.
     return all(entry.name == "runs" and all("-seed" in run.name for run in entry.iterdir()) for entry in path.iterdir())
@@ -258,16 +303,14 @@ def is_translation(folder: Path) -> bool:
 
 
 def read_stopped(folder: Path) -> RunRecord | TranslationRecord:
-    """`run.json` of a run that was stopped and left a checkpoint to go on from.
+    """`run.json` of a run that was stopped.
 
     Raises:
-        RunError: there is no run, it is finished, or it left no checkpoint.
+        RunError: there is no run, or it is finished.
     """
     record = read_any(folder)
     if (folder / RESULT_FILE).is_file() and read_result(folder).status == "finished":
         raise RunError(f"{folder} is finished; there is nothing to go on with.")
-    if not (folder / STATE_FILE).is_file():
-        raise RunError(f"{folder} holds no checkpoint to go on from; train again with --overwrite.")
     return record
 
 

@@ -175,6 +175,12 @@ def _refuse_idle(config: CompareConfig) -> None:
             raise ConfigError(f"training.{name} has no effect: every strategy sets its own {name}.")
     if config.backbone.head_pooling == "model" and "head_dropout" in config.backbone.model_fields_set:
         raise ConfigError("backbone.head_dropout has no effect with --head-pooling model: that head has its own.")
+    training = config.training
+    if training.prefix_cache in ("off", "memory") and "prefix_cache_gigabytes" in training.model_fields_set:
+        raise ConfigError(
+            f"training.prefix_cache_gigabytes has no effect with --prefix-cache {training.prefix_cache}: it limits the "
+            "folder on disk."
+        )
 
 
 def split_list(text: str) -> list[str]:

@@ -24,7 +24,7 @@ from transferkit.data.parallel_batching import ParallelTable
 from transferkit.data.rows import counted
 from transferkit.environment import PeakMemory, describe, quiet_libraries, release_memory
 from transferkit.errors import ConfigError
-from transferkit.evaluation.results import ParallelFacts, RunResult, write_json
+from transferkit.evaluation.results import ParallelFacts, RunResult
 from transferkit.evaluation.translation import corpus_metrics, score, side_by_side
 from transferkit.formatting import percent
 from transferkit.generation.batches import Decoding, decode_all
@@ -167,7 +167,8 @@ def run_translation(config: TranslationConfig, job: TranslationJob, folder: Path
         model = _build(config, job.tokenizers)
         report = AdaptationReport.of(model, "scratch")
         listener.said(f"{report.total_parameters:,} parameters train from random weights.")
-        _write_record(folder, config, job, report)
+        if not (folder / run_folder.RUN_FILE).is_file():
+            _write_record(folder, config, job, report)
         start = time.perf_counter()
         outcome = fit(
             model, Translation(config.training.label_smoothing), job.tables["train"], _plan(config, job.compute),
@@ -312,7 +313,7 @@ def _write_record(folder: Path, config: TranslationConfig, job: TranslationJob, 
         data=job.facts,
         environment=describe(),
     )
-    write_json(folder / run_folder.RUN_FILE, record)
+    run_folder.write_record(folder, record)
 
 
 def _save_model(folder: Path, model: Translator) -> None:

@@ -50,6 +50,7 @@ def test_the_hash_depends_on_texts_labels_and_order() -> None:
         rows(["a", "c"], [0, 1]), rows(["a", "b"], [1, 1]), rows(["b", "a"], [1, 0]), rows(["ab", ""], [0, 1]),
         rows(["a", "b"], [0, 1], pairs=["", ""]),
     ]  # fmt: skip
+    others += [rows(["a", "bc"], [0, 1], pairs=["d", "e"]), rows(["a", "b"], [0, 1], pairs=["cd", "e"])]
     hashes = {content_hash(other) for other in others}
     assert len(hashes) == len(others)
     assert same not in hashes

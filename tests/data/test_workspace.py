@@ -25,6 +25,21 @@ def test_the_workspace_goes_when_the_process_ends_and_not_before(reviews: Path) 
     assert not done.stderr
 
 
+def test_forked_processes_have_files_of_their_own() -> None:
+    program = (
+        "import os\n"
+        "from transferkit.data import workspace\n"
+        "workspace.folder()\n"
+        "child = os.fork()\n"
+        "print(workspace.new_file(), flush=True)\n"
+        "if child == 0:\n"
+        "    os._exit(0)\n"
+        "os.wait()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert len(set(done.stdout.split())) == 2
+
+
 def test_a_large_file_is_read_without_holding_it(tmp_path: Path) -> None:
     path = tmp_path / "large.csv"
     with path.open("w") as file:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
 from tests.end_to_end.conftest import Run
 from transferkit import cli
@@ -169,6 +170,27 @@ def test_what_the_system_refuses_is_said_in_a_sentence(
     answer = run("predict", folder / "cmp", "--file", folder / "reviews.csv", "--out", tmp_path / "new" / "out.csv")
     assert (answer.code, answer.err) == (
         2, f"transferkit: {tmp_path / 'new'}: permission denied; name another place.\n",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+    ids=["Arrow", "safetensors"],
+)
+def test_a_full_disk_is_said_in_a_sentence(
+    folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def refuse(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("transferkit.api.draw_report", refuse)
+    answer = run("report", folder / "cmp")
+    assert (answer.code, answer.err) == (
+        2, "transferkit: no room is left on the disk; free some, then go on with --resume, or begin anew.\n",
     )  # fmt: skip
 
 

@@ -125,7 +125,7 @@ def test_attention_that_cannot_be_chosen_is_not_tried_or_named(
 
     monkeypatch.setattr(precision, "measure", timed)
     chosen, said = choose(TrainingConfig(threads=1), BATCH, "model", unchoosable)
-    assert tried == [Compute("bf16", None, 1), Compute("fp32", None, 1)]
+    assert tried == [Compute("fp32", None, 1), Compute("bf16", None, 1)]
     assert chosen.attention is None
     assert said.startswith("Computing in fp32, 1 thread (measured now")
     assert "attention" not in said
@@ -154,12 +154,44 @@ def test_measuring_times_every_candidate_and_leaves_the_model_as_it_was(
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
+def test_no_gradient_of_all_words_is_made(backbone: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    made: dict[str, set[str]] = {}
+    step = precision._step
+
+    def seen(model: nn.Module, batch: precision.Batch, compute: Compute) -> float:
+        made[type(model).__name__] = {name for name, one in model.named_parameters() if not one.requires_grad}
+        return step(model, batch, compute)
+
+    monkeypatch.setattr(precision, "_step", seen)
+    monkeypatch.setattr(precision, "BUDGET_SECONDS", 0.0)
+    sizes = {"encoder_layers": 1, "decoder_layers": 1, "width": 8, "heads": 2, "feed_forward": 8}
+    model, translator = tiny.load_model(backbone("bert")), build_translator(9, 9, tied=True, **sizes)
+    precision.measure(model, BATCH, [Compute()])
+    ids = torch.ones((2, 6), dtype=torch.int64)
+    mask = torch.ones((2, 6), dtype=torch.bool)
+    precision.measure(translator, {"source": ids, "source_mask": mask, "target": ids}, [Compute()])
+    assert {name.split(".")[-2] for name in made["TextClassifier"]} == {
+        "word_embeddings", "position_embeddings", "token_type_embeddings",
+    }  # fmt: skip
+    assert made["Translator"] == set()
+    assert all(parameter.requires_grad for one in (model, translator) for parameter in one.parameters())
+
+
 def test_the_measuring_ends_when_its_time_is_over(
     backbone: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(precision, "BUDGET_SECONDS", 0.0)
     candidates = [Compute("fp32", "plain", 1), Compute("fp32", "fused", 1)]
     assert list(precision.measure(tiny.load_model(backbone("bert")), BATCH, candidates)) == candidates[:1]
+
+
+@pytest.mark.usefixtures("native")
+def test_without_time_for_bf16_it_is_not_chosen(
+    backbone: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "BUDGET_SECONDS", 0.0)
+    chosen, _ = choose(TrainingConfig(), BATCH, "model", tiny.load_model(backbone("bert")))
+    assert chosen.precision == "fp32"
 
 
 def test_the_best_of_bf16_alone_is_the_fastest() -> None:
@@ -175,9 +207,10 @@ def test_fewer_threads_have_to_be_clearly_faster() -> None:
 
 
 def test_a_timed_step_has_at_least_one_row_and_no_more_than_a_batch() -> None:
-    assert precision.probe_rows(10**9, 512, 32) == 1
-    assert precision.probe_rows(10, 8, 32) == 32
-    assert precision.probe_rows(10**7, 64, 32) == int(precision.STEP_FLOP / (6 * 10**7 * 64))
+    assert precision.probe_shape(10, 8, 32) == (32, 8)
+    assert precision.probe_shape(10**7, 64, 32) == (int(precision.STEP_FLOP / (6 * 10**7 * 64)), 64)
+    assert precision.probe_shape(10**8, 512, 32) == (1, int(precision.STEP_FLOP / (6 * 10**8)))
+    assert precision.probe_shape(10**10, 512, 32) == (1, precision.LEAST_TOKENS)
 
 
 def test_contexts_compute_in_the_precision_they_name() -> None:

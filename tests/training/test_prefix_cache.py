@@ -133,7 +133,7 @@ def test_auto_takes_memory_then_disk_then_nothing(
     assert PrefixCache("auto", 10, log).apply(prefix, table, EXACT, 30, IDENTITY | {"rows": "2"}).states is None
     assert log.lines == [
         "No prefix cache: the states of the frozen layers take 1.66\xa0kB, more than a quarter of the free memory and "
-        "than training.prefix_cache_gigabytes."
+        "than training.prefix_cache_gigabytes leaves."
     ]
 
 
@@ -170,6 +170,79 @@ def test_the_oldest_files_make_room(backbone: Callable[[str], Path], table: Feat
         for age, file in enumerate(sorted(folder.iterdir(), key=lambda f: f.stat().st_mtime, reverse=True)):
             os.utime(file, (1e9 - age, 1e9 - age))
     assert len(list(folder.iterdir())) == 2
+
+
+def test_the_budget_holds_for_all_files_in_use(
+    backbone: Callable[[str], Path], table: FeatureTable, folder: Path
+) -> None:
+    prefix, log = make_prefix(backbone("bert"), "linear-probe"), Log()
+    size = 13 * 32 * 4
+    cache = PrefixCache("disk", 2 * size - 1, log)
+    first = cache.apply(prefix, table, EXACT, 30, {"rows": "1"})
+    assert cache.apply(prefix, table, EXACT, 30, {"rows": "2"}) is table
+    assert log.lines == [
+        "No prefix cache: the states of the frozen layers take 1.66\xa0kB, more than training.prefix_cache_gigabytes "
+        "leaves."
+    ]
+    assert (first.states is not None, len(list(folder.iterdir()))) == (True, 1)
+
+
+def test_a_file_that_goes_while_it_is_opened_is_computed_anew(
+    backbone: Callable[[str], Path], table: FeatureTable, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prefix = make_prefix(backbone("bert"), "linear-probe")
+    PrefixCache("disk", 10**9, Silent()).apply(prefix, table, EXACT, 30, IDENTITY)
+    [file] = folder.iterdir()
+    opened = torch.from_file
+
+    def gone(name: str, **options: object) -> torch.Tensor:
+        if name == str(file):
+            file.unlink()
+        return opened(name, **options)
+
+    monkeypatch.setattr(torch, "from_file", gone)
+    kept = PrefixCache("disk", 10**9, Silent()).apply(prefix, table, EXACT, 30, IDENTITY)
+    torch.testing.assert_close(logits(prefix, kept), logits(prefix, table), atol=1e-6, rtol=1e-6)
+
+
+def test_the_cache_of_another_user_is_read(
+    backbone: Callable[[str], Path], table: FeatureTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    prefix = make_prefix(backbone("bert"), "linear-probe")
+    PrefixCache("disk", 10**9, Silent()).apply(prefix, table, EXACT, 30, IDENTITY)
+    monkeypatch.setattr(os, "utime", refuse)
+    log = Log()
+    assert PrefixCache("disk", 10**9, log).apply(prefix, table, EXACT, 30, IDENTITY).states is not None
+    assert "are read from" in log.lines[0]
+
+
+def test_a_system_that_cannot_allocate_writes_zeros(
+    backbone: Callable[[str], Path], table: FeatureTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "posix_fallocate")
+    monkeypatch.setattr(prefix_cache, "_BLOCK", 1000)
+    prefix = make_prefix(backbone("bert"), "linear-probe")
+    kept = PrefixCache("disk", 10**9, Silent()).apply(prefix, table, EXACT, 30, IDENTITY)
+    torch.testing.assert_close(logits(prefix, kept), logits(prefix, table), atol=1e-6, rtol=1e-6)
+
+
+def test_states_are_computed_with_the_threads_that_were_chosen(
+    backbone: Callable[[str], Path], table: FeatureTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prefix, seen = make_prefix(backbone("bert"), "linear-probe"), set()
+    compute = Prefix.compute
+
+    def counted(self: Prefix, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        seen.add(torch.get_num_threads())
+        return compute(self, batch)
+
+    monkeypatch.setattr(Prefix, "compute", counted)
+    before = torch.get_num_threads()
+    PrefixCache("memory", 0, Silent()).apply(prefix, table, Compute("fp32", "fused", before + 1), 30, IDENTITY)
+    assert (seen, torch.get_num_threads()) == ({before + 1}, before)
 
 
 def test_what_a_killed_process_has_left_is_removed_a_day_later(

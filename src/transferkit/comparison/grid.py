@@ -15,7 +15,7 @@ from transferkit.adaptation.strategies import make_strategy
 from transferkit.comparison.conclusion import conclude, read_logits, write_mistakes
 from transferkit.config import CompareConfig, RunConfig, StrategySpec
 from transferkit.environment import describe
-from transferkit.errors import RunError, TransferKitError
+from transferkit.errors import ConfigError, RunError, TransferKitError
 from transferkit.evaluation.results import Comparison, RunResult, write_json
 from transferkit.job import Job, prepare_job
 from transferkit.pipeline import rows_to_process, run_one
@@ -37,9 +37,14 @@ def compare(config: CompareConfig, out: Path, overwrite: bool, listener: Listene
     Ctrl-C ends the job after writing what was reached; the same call goes on from there.
 
     Raises:
-        ConfigError: a strategy or an option is unknown, also one with a published figure.
+        ConfigError: a strategy or an option is unknown, also one with a published figure, or a setting has no effect.
         RunError: `out` holds something else, or runs of another configuration or other data.
     """
+    if "checkpoint_minutes" in config.training.model_fields_set:
+        raise ConfigError(
+            "training.checkpoint_minutes has no effect on a comparison, which goes on with the runs that are not "
+            "finished; leave it out."
+        )
     cells = list(_cells(config))
     for spec in (*config.strategies, *(StrategySpec(name=name) for name in config.published)):
         make_strategy(spec)
@@ -51,6 +56,7 @@ def compare(config: CompareConfig, out: Path, overwrite: bool, listener: Listene
         _refuse_others(out, job)
     else:
         run_folder.make_folder(out, overwrite)
+        run_folder.forget_earlier(out)
         (out / "runs").mkdir()
     if idle := config.published.keys() - {spec.name for spec in config.strategies}:
         listener.said(f"Not compared, so that its published figure is not shown: {', '.join(sorted(idle))}.")
@@ -68,6 +74,11 @@ def compare(config: CompareConfig, out: Path, overwrite: bool, listener: Listene
     finally:
         in_order = [results[cell.folder] for cell in cells if cell.folder in results]
         comparison = _conclude(config, job, out, in_order)
+    if waiting and config.training.prefix_cache in ("memory", "disk") and not job.cache.kept:
+        listener.said(
+            f"--prefix-cache {config.training.prefix_cache} had no effect: no strategy here leaves the first layers "
+            "as they are."
+        )
     return comparison
 
 

@@ -61,7 +61,8 @@ def content_hash(rows: Dataset) -> str:
     digest = hashlib.sha256()
     for batch in rows.with_format("arrow").iter(batch_size=10_000):
         for name in text_columns(rows):
-            digest.update("\x1f".join(batch.column(name).to_pylist()).encode())
+            # After each column too, or a text could stand in the other one with the same hash.
+            digest.update(("\x1f".join(batch.column(name).to_pylist()) + "\x1e").encode())
         if "label" in rows.column_names:
             digest.update(batch.column("label").to_numpy().tobytes())
     return digest.hexdigest()

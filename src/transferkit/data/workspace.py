@@ -33,7 +33,8 @@ def folder() -> Path:
 
 def new_file() -> Path:
     """A name for a new Arrow file of the workspace."""
-    return folder() / f"{next(_numbers)}.arrow"
+    # A forked child inherits the folder and the count.
+    return folder() / f"{os.getpid()}-{next(_numbers)}.arrow"
 
 
 def write(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Path:

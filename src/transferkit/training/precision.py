@@ -28,6 +28,8 @@ WORTHWHILE_RATIO = 1.3
 # The longest the measuring may take, and the work of one timed step, such that the candidates fit into it.
 BUDGET_SECONDS = 3.0
 STEP_FLOP = 40e9
+# Of fewer tokens a step says little of a long one.
+LEAST_TOKENS = 16
 _FILE = "measured.json"
 # Modules that other classes compute faster, with the same parameters.
 _TWINS: dict[type[nn.Module], type[nn.Module]] = {nn.Dropout: CheapDropout, nn.LayerNorm: AutocastNorm}
@@ -108,13 +110,31 @@ def measure(model: nn.Module, batch: Batch, candidates: list[Compute]) -> dict[C
     start = time.perf_counter()
     seconds: dict[Compute, float] = {}
     # The random numbers of the run are its own.
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), _without_words(model):
         while True:
             for candidate in candidates:
                 expected = max(seconds.values(), default=0.0)
                 if time.perf_counter() + expected > start + BUDGET_SECONDS:
                     return seconds or {candidate: _step(model, batch, candidate)}
                 seconds[candidate] = min(_step(model, batch, candidate), seconds.get(candidate, float("inf")))
+
+
+@contextmanager
+def _without_words(model: nn.Module) -> Iterator[None]:
+    """Inside the context embeddings get no gradient: it is as large as they are, and training makes none of all words.
+
+    Those stay that are the weights of a product too.
+    """
+    products = {id(module.weight) for module in model.modules() if isinstance(module, nn.Linear)}
+    tables = [module.weight for module in model.modules() if isinstance(module, nn.Embedding)]
+    words = [table for table in tables if table.requires_grad and id(table) not in products]
+    for table in words:
+        table.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for table in words:
+            table.requires_grad_(True)
 
 
 def _step(model: nn.Module, batch: Batch, compute: Compute) -> float:
@@ -126,9 +146,13 @@ def _step(model: nn.Module, batch: Batch, compute: Compute) -> float:
     return seconds
 
 
-def probe_rows(weights: int, length: int, batch_size: int) -> int:
-    """Rows of `length` tokens to time a step with, which costs 6 FLOP a token and weight of a linear layer."""
-    return max(1, min(batch_size, int(STEP_FLOP / (6 * max(1, weights) * length))))
+def probe_shape(weights: int, length: int, batch_size: int) -> tuple[int, int]:
+    """Rows to time a step with and their tokens: a step costs 6 FLOP a token and weight of a linear layer.
+
+    Rows have `length` tokens, but of a model so large that one of them takes too long, fewer.
+    """
+    tokens = int(STEP_FLOP / (6 * max(1, weights)))
+    return max(1, min(batch_size, tokens // length)), min(length, max(LEAST_TOKENS, tokens))
 
 
 def has_native_bf16() -> bool:
@@ -211,13 +235,14 @@ def _kernels(config: LoopConfig, model: nn.Module) -> list[Attention | None]:
 
 def _candidates(config: LoopConfig, kernels: list[Attention | None]) -> list[Compute]:
     available = torch.get_num_threads()
-    precisions: list[Precision] = ["bf16", "fp32"] if has_native_bf16() else ["fp32"]
+    # fp32 first: where there is no time for all, nothing would say that bf16 is worth its digits.
+    precisions: list[Precision] = ["fp32", "bf16"] if has_native_bf16() else ["fp32"]
     if config.precision != "auto":
         precisions = [config.precision]
     found = [Compute(p, kernel, config.threads or available) for p in precisions for kernel in kernels]
     if config.threads is None and available > 1:
         # Where two threads share a core, half of them can be faster.
-        found.append(replace(found[0], threads=available // 2))
+        found.append(replace(found[-len(kernels)], threads=available // 2))
     return found
 
 

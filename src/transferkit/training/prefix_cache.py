@@ -11,6 +11,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -24,13 +25,14 @@ from transferkit.adaptation.prefix import Prefix
 from transferkit.data.batching import FeatureTable
 from transferkit.environment import cache_folder, release_memory, releasing, whole_file
 from transferkit.formatting import size
-from transferkit.training.precision import Compute, autocast, training_kernels
+from transferkit.training.precision import Compute, autocast, threads, training_kernels
 from transferkit.training.tracking import Listener
 
 Mode = Literal["auto", "off", "memory", "disk"]
 # Of the memory that is free: the rest is for the model, its gradients, and the user's other work.
 MEMORY_SHARE = 0.25
 _DAY = 24 * 60 * 60
+_BLOCK = 2**20
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,8 @@ class PrefixCache:
     budget_bytes: int
     listener: Listener
     kept: dict[str, States] = field(default_factory=dict)
+    # Bytes of the files that are in use.
+    on_disk: int = 0
 
     def apply(
         self, prefix: Prefix, table: FeatureTable, compute: Compute, max_tokens: int, identity: dict[str, str]
@@ -94,7 +98,8 @@ class PrefixCache:
         facts = identity | {"prefix": str(prefix), "precision": compute.precision}
         key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
         if key not in self.kept:
-            states = self._make(key, prefix, table, compute, max_tokens)
+            with threads(compute.threads):
+                states = self._make(key, prefix, table, compute, max_tokens)
             if states is None:
                 return table
             self.kept[key] = states
@@ -126,15 +131,16 @@ class PrefixCache:
         return states
 
     def _choose_place(self, number_of_bytes: int) -> Literal["memory", "disk"] | None:
-        if self.mode in ("memory", "disk"):
-            return "memory" if self.mode == "memory" else "disk"
-        if number_of_bytes <= MEMORY_SHARE * psutil.virtual_memory().available:
+        if self.mode == "memory":
             return "memory"
-        if number_of_bytes <= self.budget_bytes:
+        free = "" if self.mode == "disk" else "than a quarter of the free memory and "
+        if free and number_of_bytes <= MEMORY_SHARE * psutil.virtual_memory().available:
+            return "memory"
+        if self.on_disk + number_of_bytes <= self.budget_bytes:
             return "disk"
         self.listener.said(
-            f"No prefix cache: the states of the frozen layers take {size(number_of_bytes)}, more than a quarter of "
-            f"the free memory and than training.prefix_cache_gigabytes."
+            f"No prefix cache: the states of the frozen layers take {size(number_of_bytes)}, more {free}than "
+            "training.prefix_cache_gigabytes leaves."
         )
         return None
 
@@ -145,22 +151,22 @@ class PrefixCache:
         """States in a memory-mapped file, found there or computed now; None where the disk has no room for them."""
         file = cache_folder() / "prefix" / f"{key}.states"
         number_of_bytes = shape[0] * shape[1] * dtype.itemsize
-        if file.is_file() and file.stat().st_size == number_of_bytes:
-            os.utime(file)
+        data = _found(file, shape, dtype)
+        if data is not None:
             self.listener.said(f"Prefix cache: the states of the frozen layers are read from {file}.")
-            return States(_mapped(file, shape, dtype), starts)
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            _make_room(file.parent, self.budget_bytes - number_of_bytes)
-            with whole_file(file) as partial:
-                with partial.open("wb") as handle:
-                    # A write through the map to a disk that is full would end the process.
-                    os.posix_fallocate(handle.fileno(), 0, number_of_bytes)
-                fill(States(_mapped(partial, shape, dtype), starts))
-        except OSError as error:
-            self.listener.said(f"Warning: no prefix cache, as {file.parent} cannot take it: {error.strerror}.")
-            return None
-        return States(_mapped(file, shape, dtype), starts)
+        else:
+            try:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                _make_room(file.parent, self.budget_bytes - number_of_bytes)
+                with whole_file(file) as partial:
+                    _allocate(partial, number_of_bytes)
+                    data = _mapped(partial, shape, dtype, shared=True)
+                    fill(States(data, starts))
+            except OSError as error:
+                self.listener.said(f"Warning: no prefix cache, as {file.parent} cannot take it: {error.strerror}.")
+                return None
+        self.on_disk += number_of_bytes
+        return States(data, starts)
 
 
 def _compute(prefix: Prefix, batch: dict[str, Tensor]) -> Tensor:
@@ -177,8 +183,33 @@ def _fill(
         listener.advanced(len(rows))
 
 
-def _mapped(file: Path, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
-    return torch.from_file(str(file), shared=True, size=shape[0] * shape[1], dtype=dtype).view(shape)
+def _found(file: Path, shape: tuple[int, int], dtype: torch.dtype) -> Tensor | None:
+    """What an earlier run has left in `file`; None where there is nothing that can be read."""
+    try:
+        if file.stat().st_size != shape[0] * shape[1] * dtype.itemsize:
+            return None
+        data = _mapped(file, shape, dtype, shared=False)
+    except (OSError, RuntimeError):
+        # Another process may make room at this moment.
+        return None
+    with suppress(OSError):
+        os.utime(file)
+    return data
+
+
+def _allocate(file: Path, number_of_bytes: int) -> None:
+    """Take the room on the disk: a write through a map to a disk that is full would end the process."""
+    with file.open("wb") as handle:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(handle.fileno(), 0, number_of_bytes)
+        else:
+            for start in range(0, number_of_bytes, _BLOCK):
+                handle.write(bytes(min(_BLOCK, number_of_bytes - start)))
+
+
+def _mapped(file: Path, shape: tuple[int, int], dtype: torch.dtype, shared: bool) -> Tensor:
+    """`file` in memory; what is written to it reaches the file where it is shared, which then is made if missing."""
+    return torch.from_file(str(file), shared=shared, size=shape[0] * shape[1], dtype=dtype).view(shape)
 
 
 def _make_room(folder: Path, budget_bytes: int) -> None:
