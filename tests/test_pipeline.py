@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 import transferkit
 from tests.small_data import write_csv
+from tests.training.test_checkpoint import Killed
 from transferkit import api, run_folder
 from transferkit.config import RunConfig
 from transferkit.errors import AdaptationError, ConfigError, RunError
@@ -207,10 +208,6 @@ def test_a_stopped_classifier_goes_on_to_the_same_weights(
     assert resumed.metrics == read_result(tmp_path / "whole").metrics
     np.testing.assert_array_equal(read_predictions(tmp_path / "stopped")[1], read_predictions(tmp_path / "whole")[1])
     assert not (tmp_path / "stopped" / "checkpoints").exists()
-
-
-class Killed(BaseException):
-    """The end of the process, as its files see it."""
 
 
 class DiesInTheFirstEpoch(Silent):

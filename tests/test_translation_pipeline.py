@@ -211,7 +211,7 @@ def test_killed_before_the_result_is_written_it_can_still_go_on(
     def killed(path: Path, record: object) -> None:
         if path.name == run_folder.RESULT_FILE:
             raise Killed
-        write(path, record)  # type: ignore[arg-type]
+        write(path, record)
 
     with monkeypatch.context() as patch:
         patch.setattr("transferkit.run_folder.write_json", killed)
