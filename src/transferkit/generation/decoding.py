@@ -112,7 +112,7 @@ def decode(
         pick: chooses the next token.
 
     Raises:
-        ValueError: a source has no token.
+        ValueError: a source has no token, or the mask is not a boolean one of its shape.
     """
     steps = begin(model, source, source_mask)
     # Of each row of the batch: which source it is of, and whether its target still grows.
@@ -160,7 +160,7 @@ def beam_search(
         length_penalty: above 0 favours long targets, below 0 short ones.
 
     Raises:
-        ValueError: a source has no token, or there is no beam.
+        ValueError: as `decode`, or there is no beam.
     """
     if beams < 1:
         raise ValueError(f"A beam search needs a beam; {beams} were asked for.")
