@@ -100,6 +100,18 @@ def test_no_target_is_longer_than_its_bound_and_none_holds_its_end(decoder: Lean
     assert all(len(hypothesis.tokens) <= 1 and END not in hypothesis.tokens for hypothesis in found)
 
 
+def test_every_target_has_a_bound_of_its_own(decoder: LeanTranslator) -> None:
+    most = [4, 1, 3]
+    greedy = decode(decoder, SOURCES, SOURCES != 0, BOUNDS, most=most)
+    best = beam_search(decoder, SOURCES, SOURCES != 0, BOUNDS, beams=3, most=most)
+    for row, length in enumerate(most):
+        one, own = SOURCES[row, SOURCES[row] != 0][None], Bounds(START, END, length)
+        assert greedy[row].tokens == decode(decoder, one, None, own)[0].tokens
+        assert [h.tokens for h in best[row]] == [h.tokens for h in beam_search(decoder, one, None, own, beams=3)[0]]
+    drawn = decode(decoder, SOURCES, SOURCES != 0, BOUNDS, Sampler(temperature=5.0), most)
+    assert all(len(one.tokens) <= length for one, length in zip(drawn, most, strict=True))
+
+
 def test_draws_follow_the_seed(decoder: LeanTranslator) -> None:
     def drawn(seed: int) -> list[Hypothesis]:
         sampler = Sampler(generator=torch.Generator().manual_seed(seed))

@@ -48,17 +48,17 @@ def decode_all(
         model: a translator, ready in its precision.
         sources: ids, their end tokens among them.
         padding: the id that fills shorter sources.
-        bounds: of the targets, which end besides at twice the length of the longest source of their batch and ten more.
+        bounds: of the targets, each of which ends besides at twice the length of its source and ten more.
         decoding: how.
         advanced: hears how many more sources are done.
     """
 
     def targets(batch: SourceBatch) -> list[list[Hypothesis]]:
         _, ids, mask = batch
-        most = bounded(bounds, ids.shape[1])
+        most = [bounded(bounds, length).max_length for length in mask.sum(1).tolist()]
         if decoding.beams > 1:
-            return beam_search(model, ids, mask, most, decoding.beams, decoding.length_penalty)
-        return [[one] for one in decode(model, ids, mask, most, decoding.pick)]
+            return beam_search(model, ids, mask, bounds, decoding.beams, decoding.length_penalty, most)
+        return [[one] for one in decode(model, ids, mask, bounds, decoding.pick, most)]
 
     found: list[list[Hypothesis]] = [[Hypothesis((), 0.0)] for _ in sources]
     batches = list(in_length_order(sources, padding, decoding.max_tokens // decoding.beams))
