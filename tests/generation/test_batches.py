@@ -59,6 +59,15 @@ def test_a_target_does_not_run_away(decoder: LeanTranslator) -> None:
     assert [len(one.tokens) for (one,) in found] == [2 * len(source) + 10 if source else 0 for source in SOURCES]
 
 
+@pytest.mark.parametrize("beams", [1, 2])
+def test_a_bound_that_is_asked_for_takes_the_place_of_all_others(decoder: LeanTranslator, beams: int) -> None:
+    near = replace(FAR, max_length=5)
+    found = decode_all(decoder, [[9, 3], []], 1, near, Decoding(beams, max_length=20))
+    assert [(len(own[0].tokens), own[0].ended) for own in found] == [(20, False), (0, True)]
+    with pytest.raises(ValueError, match="at least a token; max_length is 0"):
+        Decoding(max_length=0)
+
+
 @pytest.mark.usefixtures("threads")
 def test_sampling_draws_with_its_own_generator(decoder: LeanTranslator) -> None:
     def drawn(seed: int) -> list[tuple[int, ...]]:

@@ -44,7 +44,8 @@ def log_probability(model: Translator, source: Tensor, tokens: tuple[int, ...], 
 
 def test_scores_are_the_log_probabilities_of_the_tokens(model: Translator, decoder: LeanTranslator) -> None:
     for source, found in zip(SOURCES, decode(decoder, SOURCES, SOURCES != 0, BOUNDS), strict=True):
-        expected = log_probability(model, source, found.tokens, has_ended=len(found.tokens) < BOUNDS.max_length)
+        assert found.ended == (len(found.tokens) < BOUNDS.max_length)
+        expected = log_probability(model, source, found.tokens, found.ended)
         assert found.score == pytest.approx(expected, abs=1e-4)
 
 
@@ -110,6 +111,16 @@ def test_every_target_has_a_bound_of_its_own(decoder: LeanTranslator) -> None:
         assert [h.tokens for h in best[row]] == [h.tokens for h in beam_search(decoder, one, None, own, beams=3)[0]]
     drawn = decode(decoder, SOURCES, SOURCES != 0, BOUNDS, Sampler(temperature=5.0), most)
     assert all(len(one.tokens) <= length for one, length in zip(drawn, most, strict=True))
+
+
+def test_a_target_that_its_bound_cuts_has_not_ended(model: Translator, decoder: LeanTranslator) -> None:
+    for length in (1, 2, 6):
+        bounds = Bounds(START, END, length)
+        searched = beam_search(decoder, SOURCES, SOURCES != 0, bounds, beams=4, length_penalty=0.0)
+        for source, found in zip(SOURCES, searched, strict=True):
+            assert all(one.ended or len(one.tokens) == length for one in found)
+            expected = [log_probability(model, source, one.tokens, one.ended) for one in found]
+            assert [one.score for one in found] == pytest.approx(expected, abs=1e-4)
 
 
 def test_draws_follow_the_seed(decoder: LeanTranslator) -> None:

@@ -40,6 +40,8 @@ class Hypothesis:
 
     tokens: tuple[int, ...]
     score: float
+    # False where its bound cut it off.
+    ended: bool
 
 
 # Of values that `largest` looks at together.
@@ -138,8 +140,8 @@ def decode(
             steps.keep(kept, kept)
     lengths = (written != bounds.end).sum(1).tolist()
     return [
-        Hypothesis(tuple(ids[:length]), score)
-        for ids, length, score in zip(written.tolist(), lengths, scores.tolist(), strict=True)
+        Hypothesis(tuple(ids[:length]), score, length < most)
+        for ids, length, score, most in zip(written.tolist(), lengths, scores.tolist(), longest.tolist(), strict=True)
     ]
 
 
@@ -232,8 +234,9 @@ class _Search:
             if token != self._end and not is_last:
                 going.append((parent, token, total))
             elif rank < self._beams:
-                written = self._running[parent] + (() if token == self._end else (token,))
-                self._ended.append(Hypothesis(written, total / self._length**self._penalty))
+                ended = token == self._end
+                written = self._running[parent] + (() if ended else (token,))
+                self._ended.append(Hypothesis(written, total / self._length**self._penalty, ended))
         going = going[: self._beams]
         self._ended = self.best()
         self._running = [(*self._running[parent], token) for parent, token, _ in going]
