@@ -151,10 +151,22 @@ def test_draws_have_the_frequencies_of_their_probabilities() -> None:
     torch.testing.assert_close(shares, torch.tensor([0.1, 0.5, 0.4]), atol=0.02, rtol=0)
 
 
-@pytest.mark.parametrize("settings", [{"temperature": 0.0}, {"top_p": 0.0}, {"top_p": 1.1}, {"top_k": 0}], ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"temperature": 0.0}, {"temperature": 1e-40}, {"temperature": float("nan")}, {"temperature": float("inf")},
+        {"top_p": 0.0}, {"top_p": 1.1}, {"top_p": float("nan")}, {"top_k": 0},
+    ],
+    ids=str,
+)  # fmt: skip
 def test_settings_that_leave_nothing_to_draw_are_refused(settings: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="A temperature is above 0, top_p above 0 and at most 1, and top_k at least 1"):
+    with pytest.raises(ValueError, match=r"is finite and at least 0\.0001, top_p above 0 and at most 1, and top_k at"):
         Sampler(**settings)  # type: ignore[arg-type]
+
+
+def test_the_lowest_temperature_draws_the_likeliest() -> None:
+    given = torch.tensor([[-1e4, -20.0, -1e-3, -0.5]])
+    assert Sampler(temperature=1e-4)(given).tolist() == [2]
 
 
 def test_sources_without_a_token_and_searches_without_a_beam_are_refused(decoder: LeanTranslator) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from transferkit.config import LENGTH_PENALTIES
 from transferkit.data.batching import ListColumn, runs
 from transferkit.generation.decoding import Bounds, Hypothesis, Pick, beam_search, decode, likeliest
 from transferkit.generation.workers import at_once
@@ -27,7 +28,7 @@ class Decoding:
 
     Attributes:
         beams: hypotheses at a time of a beam search; 1 takes one token after the other as `pick` says.
-        length_penalty: of a beam search.
+        length_penalty: of a beam search, from -10 to 10.
         pick: how the next token is chosen where there is one beam.
         max_tokens: of one batch of sources, padding and beams counted.
         max_length: the most tokens of a target, its end among them, in the place of all other bounds.
@@ -40,6 +41,9 @@ class Decoding:
     max_length: int | None = None
 
     def __post_init__(self) -> None:
+        least, most = LENGTH_PENALTIES
+        if not least <= self.length_penalty <= most:
+            raise ValueError(f"A length penalty is from {least:g} to {most:g}; this one is {self.length_penalty:g}.")
         if self.max_length is not None and self.max_length < 1:
             raise ValueError(f"A target has at least a token; max_length is {self.max_length}.")
 

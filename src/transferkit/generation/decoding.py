@@ -52,6 +52,9 @@ _WORTH_KEEPING = 0.8
 # Batches shrink to multiples of so many rows: products in bf16 have a kernel built for every number of rows that comes.
 _ROWS = 8
 
+# Log-probabilities divided by less are soon no numbers of fp32; the draws are greedy long before.
+LEAST_TEMPERATURE = 1e-4
+
 # Log-probabilities [B, V] to tokens int64 [B].
 Pick = Callable[[Tensor], Tensor]
 
@@ -79,8 +82,12 @@ class Sampler:
     generator: torch.Generator | None = None
 
     def __post_init__(self) -> None:
-        if self.temperature <= 0 or not 0 < self.top_p <= 1 or (self.top_k is not None and self.top_k < 1):
-            raise ValueError("A temperature is above 0, top_p above 0 and at most 1, and top_k at least 1.")
+        is_warm = math.isfinite(self.temperature) and self.temperature >= LEAST_TEMPERATURE
+        if not is_warm or not 0 < self.top_p <= 1 or (self.top_k is not None and self.top_k < 1):
+            raise ValueError(
+                f"A temperature is finite and at least {LEAST_TEMPERATURE}, top_p above 0 and at most 1, and top_k at "
+                "least 1."
+            )
 
     def __call__(self, log_probabilities: Tensor) -> Tensor:
         """One draw for each row of [B, V]."""
