@@ -197,6 +197,8 @@ def test_what_has_no_effect_is_refused(run: Run, pairs: Path, tmp_path: Path, op
         (["one", "--temperature", "0"], "A temperature is finite and at least 0.0001"),
         (["one", "--temperature", "nan"], "A temperature is finite and at least 0.0001"),
         (["one", "--beam", "2", "--length-penalty", "inf"], "A length penalty is from -10 to 10"),
+        (["one", "--best", "2", "--explain"], "--best has no effect with --explain, which takes the best"),
+        (["--file", "in.csv", "--best", "2"], "--best has no effect with --file, which takes the best"),
         (["one", "--seed", "1"], "--seed has no effect where no word is drawn"),
         (["one", "--beam", "1", "--length-penalty", "2"], "--length-penalty has no effect on a search of one"),
         (["one", "--top-p", "0.5", "--length-penalty", "2"], "choose one"),

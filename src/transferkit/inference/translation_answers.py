@@ -49,6 +49,15 @@ class Choice:
         except ValueError as error:
             raise ConfigError(str(error)) from None
 
+    def refuse_best(self, option: str) -> None:
+        """Say that `option` takes one translation of each text.
+
+        Raises:
+            ConfigError: several are asked for.
+        """
+        if self.best > 1:
+            raise ConfigError(f"--best has no effect with {option}, which takes the best translation; leave it out.")
+
     def _searched(self, usual: Decoding) -> Decoding:
         if self.seed is not None:
             raise ConfigError("--seed has no effect where no word is drawn; add --temperature, --top-k or --top-p.")
@@ -74,7 +83,13 @@ def translate_texts(
     run: Path, texts: Sequence[str], choice: Choice, *, precision: Asked, as_json: bool, explained: bool,
     pictures: Path | None = None,
 ) -> None:  # fmt: skip
-    """Print the translations of each of `texts`; `pictures` is a folder for those of attention."""
+    """Print the translations of each of `texts`; `pictures` is a folder for those of attention.
+
+    Raises:
+        ConfigError: `choice` cannot be met, or has no effect.
+    """
+    if explained:
+        choice.refuse_best("--explain")
     predictor = load_translator(run, precision="fp32" if explained else precision)
     decoding = choice.decoding(predictor.usual)
     if explained:
@@ -103,12 +118,14 @@ def translate_file(
     """Write the rows of `source` with their translation, a batch at a time, in the order of the file.
 
     Raises:
+        ConfigError: `choice` cannot be met, or has no effect.
         RunError: `out` is there already and is not to be overwritten.
         DataError: the file cannot be read, or a row has no text.
     """
     from transferkit.data.prediction_input import iter_texts
     from transferkit.data.text_lines import FileOptions
 
+    choice.refuse_best("--file")
     check_out(out, overwrite)
     predictor = load_translator(run, precision=precision)
     decoding = choice.decoding(predictor.usual)
