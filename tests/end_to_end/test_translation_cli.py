@@ -11,6 +11,7 @@ import pytest
 
 from tests import small_data
 from tests.end_to_end.conftest import Run
+from transferkit.formatting import percent
 
 SMALL = [
     "--set", "tokenizer.kind=word", "--set", "model.width=32", "--set", "model.heads=2", "--set",
@@ -79,6 +80,7 @@ def test_what_was_cut_off_is_said(run: Run, trained: Path, tmp_path: Path) -> No
     explained = run("predict", trained, "one red cat", "--explain", "--json", "--max-length", 2)
     answer = json.loads(explained.out)
     assert (answer["target_tokens"], answer["ended"]) == (["uno", "gatto"], False)
+    assert len(answer["attention"]) == 2
     assert "1 of 1 translations are cut off" in explained.err
     source = tmp_path / "in.csv"
     source.write_text("en\none yellow train\nfive white wine\n", encoding="utf-8")
@@ -102,6 +104,11 @@ def test_every_step_is_shown(run: Run, trained: Path) -> None:
     answer = json.loads(run("predict", trained, "one red cat", "--explain", "--json").out)
     assert answer["target_tokens"] == ["uno", "gatto", "rosso", "[EOS]"]
     assert all(0 < share <= 1 for share in answer["probabilities"])
+    # A row for each token of the target, a share for each of the source.
+    assert [len(row) for row in answer["attention"]] == [len(answer["tokens"])] * len(answer["target_tokens"])
+    assert [sum(row) for row in answer["attention"]] == pytest.approx([1.0] * 4, abs=1e-5)
+    most = max(answer["attention"][0])
+    assert f"{answer['tokens'][answer['attention'][0].index(most)]} {percent(most, 0)}" in shown
 
 
 def test_where_it_looks_is_drawn(run: Run, trained: Path, tmp_path: Path) -> None:

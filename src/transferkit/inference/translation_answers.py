@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from transferkit.errors import ConfigError
 from transferkit.formatting import percent
@@ -173,17 +174,21 @@ def _stages_as_json(stages: TranslationStages) -> dict[str, Any]:
         "input_ids": stages.source_ids,
         "target_tokens": stages.retraced.written,
         "probabilities": stages.retraced.probabilities,
+        "attention": _attention(stages).tolist(),
         "score": stages.translated.score,
         "ended": stages.translated.ended,
         "translation": stages.translated.text,
     }
 
 
+def _attention(stages: TranslationStages) -> Tensor:
+    """Where the last layer looks, mean over its heads: [target, source]."""
+    return stages.retraced.attentions.cross[-1][0].mean(0)
+
+
 def _stages_as_text(stages: TranslationStages) -> str:
     """The stages one below the other, numbered as data passes through them."""
-    one = stages.retraced
-    # The mean over the heads of the last layer: [target, source].
-    looked = one.attentions.cross[-1][0].mean(0)
+    one, looked = stages.retraced, _attention(stages)
     width = max(len(token) for token in (*one.source, *one.written))
     steps = []
     for token, probability, weights in zip(one.written, one.probabilities, looked, strict=True):
