@@ -241,7 +241,7 @@ def evaluate(run: Path, as_json: bool, **options: Any) -> None:
     metavar="FOLDER",
     help="Translation, with --explain: draw where each layer and head looks.",
 )
-@click.option("--beam", "beams", type=click.IntRange(1), help="Translation: hypotheses of the search; 1 is greedy.")
+@click.option("--beam", type=click.IntRange(1), help="Translation: hypotheses of the search; 1 is greedy.")
 @click.option("--best", type=click.IntRange(1), help="Translation: so many translations of each text, with scores.")
 @click.option("--length-penalty", type=float, help="Translation: of the search; higher favours longer translations.")
 @click.option("--temperature", type=float, help="Translation: draw words; below 1 likely ones are likelier.")

@@ -29,7 +29,7 @@ _LOOKED_AT = 3
 class Choice:
     """What the user says of decoding; None and False leave it to the run."""
 
-    beams: int | None = None
+    beam: int | None = None
     best: int = 1
     temperature: float | None = None
     top_k: int | None = None
@@ -62,7 +62,7 @@ class Choice:
     def _searched(self, usual: Decoding) -> Decoding:
         if self.seed is not None:
             raise ConfigError("--seed has no effect where no word is drawn; add --temperature, --top-k or --top-p.")
-        beams = self.beams or max(usual.beams, self.best)
+        beams = self.beam or max(usual.beams, self.best)
         if self.best > beams:
             raise ConfigError(f"--best {self.best} is more than the {beams} hypotheses of the search; raise --beam.")
         if self.length_penalty is not None and beams == 1:
@@ -71,7 +71,7 @@ class Choice:
         return Decoding(beams, penalty, max_length=self.max_length)
 
     def _drawn(self) -> Decoding:
-        if self.beams is not None or self.best > 1 or self.length_penalty is not None:
+        if self.beam is not None or self.best > 1 or self.length_penalty is not None:
             raise ConfigError(
                 "--beam, --best and --length-penalty search, and --temperature, --top-k and --top-p draw; choose one."
             )
