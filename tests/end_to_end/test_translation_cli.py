@@ -74,19 +74,19 @@ def test_what_was_cut_off_is_said(run: Run, trained: Path, tmp_path: Path) -> No
     assert "cut off" not in run("predict", trained, "one red cat", "two green dog").err
     cut = run("predict", trained, "one red cat", "", "--max-length", 2)
     assert cut.out.split("\n")[0] == "uno gatto"
-    assert "1 of 2 translations are cut off before their end; give them more tokens with --max-length." in cut.err
+    assert "cut off before their end: 1 of 2 translations; give them more tokens with --max-length." in cut.err
     answers = json.loads(run("predict", trained, "one red cat", "", "--json", "--max-length", 2).out)
     assert [answer["translations"][0]["ended"] for answer in answers] == [False, True]
     explained = run("predict", trained, "one red cat", "--explain", "--json", "--max-length", 2)
     answer = json.loads(explained.out)
     assert (answer["target_tokens"], answer["ended"]) == (["uno", "gatto"], False)
     assert len(answer["attention"]) == 2
-    assert "1 of 1 translations are cut off" in explained.err
+    assert "cut off before their end: 1 of 1 translations" in explained.err
     source = tmp_path / "in.csv"
     source.write_text("en\none yellow train\nfive white wine\n", encoding="utf-8")
     of_file = run("predict", trained, "--file", source, "--json", "--max-length", 2)
     assert [json.loads(line)["ended"] for line in of_file.out.splitlines()] == [False, False]
-    assert "2 of 2 translations are cut off" in of_file.err
+    assert "cut off before their end: 2 of 2 translations" in of_file.err
 
 
 def test_the_length_penalty_is_an_exponent_of_the_length(run: Run, trained: Path) -> None:

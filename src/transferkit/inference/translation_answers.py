@@ -156,7 +156,7 @@ def _warn_of_cut(ended: Counter[bool]) -> None:
     """Say on standard error how many translations did not end, if any."""
     if ended[False]:
         print(
-            f"transferkit: {ended[False]:,} of {ended.total():,} translations are cut off before their end; give them "
+            f"transferkit: cut off before their end: {ended[False]:,} of {ended.total():,} translations; give them "
             "more tokens with --max-length.",
             file=sys.stderr,
         )
