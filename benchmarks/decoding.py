@@ -209,7 +209,8 @@ _COMMON = [
     "All sides share a process: a peak of memory holds the libraries and all models.",
     "TransferKit computes in the precision of `predict`, which `work` names, and transferkit_fp32 in fp32; the peer in "
     "fp32, and peer_bf16 in bf16 autocast.",
-    "A target ends at twice its source and ten tokens more; of a batch, at those of its longest source.",
+    "A target ends at twice its source and ten tokens more; by generate and CTranslate2, at those of the longest "
+    "source of its batch.",
 ]
 DIFFERENCES = {
     "greedy": ["The peer is the textbook's loop: one sentence at a time, without a cache.", *_COMMON],

@@ -14,6 +14,7 @@ from transferkit.config import (
     RunConfig,
     StrategySpec,
     TrainingConfig,
+    TranslationConfig,
 )
 from transferkit.errors import ConfigError
 from transferkit.parsing import build
@@ -65,6 +66,12 @@ def test_a_configuration_is_frozen() -> None:
 def test_a_value_out_of_range_is_refused_by_its_name(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build(CompareConfig, settings, "settings")
+
+
+@pytest.mark.parametrize("penalty", [11, -11, 1e3, float("inf"), float("nan"), "inf"])
+def test_a_length_penalty_is_a_small_number(penalty: object) -> None:
+    with pytest.raises(ConfigError, match=r"decoding\.length_penalty is"):
+        build(TranslationConfig, {"decoding": {"length_penalty": penalty}}, "settings")
 
 
 def test_a_strategy_has_short_forms() -> None:

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -28,6 +29,7 @@ from transferkit.generation.retrace import read_retraced
 from transferkit.inference.translation import load_translator
 from transferkit.run_folder import read_result, read_translation
 from transferkit.tokenization.trained import TrainedTokenizer
+from transferkit.training.optimizer import make_optimizer
 from transferkit.training.tracking import Silent, read_epochs
 from transferkit.translation_pipeline import mean_loss, prepare_translation
 
@@ -94,6 +96,19 @@ def test_it_learns_to_translate_sentences_it_has_not_seen(run: Path) -> None:
     assert epochs[-1].validation_loss < 0.5 * epochs[0].validation_loss
     assert {"perplexity", "bleu", "chrf"} == epochs[0].metrics.keys()
     assert len(epochs[0].examples) == 3
+
+
+def test_it_trains_with_the_adam_of_the_paper(pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[torch.optim.AdamW] = []
+
+    def remembered(*arguments: Any) -> torch.optim.AdamW:
+        made.append(make_optimizer(*arguments))
+        return made[-1]
+
+    monkeypatch.setattr("transferkit.training.loop.make_optimizer", remembered)
+    transferkit.train(config(pairs, epochs=1), tmp_path / "run")
+    (optimizer,) = made
+    assert [(group["betas"], group["eps"]) for group in optimizer.param_groups] == [((0.9, 0.98), 1e-9)] * 2
 
 
 def test_sentences_too_short_for_bleu_still_have_a_best_epoch(tmp_path: Path) -> None:

@@ -243,11 +243,14 @@ def evaluate(run: Path, as_json: bool, **options: Any) -> None:
     metavar="FOLDER",
     help="Translation, with --explain: draw where each layer and head looks.",
 )
-@click.option("--beam", "beams", type=click.IntRange(1), help="Translation: hypotheses of the search; 1 is greedy.")
+@click.option("--beam", type=click.IntRange(1), help="Translation: hypotheses of the search; 1 is greedy.")
 @click.option("--best", type=click.IntRange(1), help="Translation: so many translations of each text, with scores.")
+@click.option("--length-penalty", type=float, help="Translation: of the search; higher favours longer translations.")
 @click.option("--temperature", type=float, help="Translation: draw words; below 1 likely ones are likelier.")
 @click.option("--top-k", type=int, help="Translation: draw from the so many likeliest words.")
 @click.option("--top-p", type=float, help="Translation: draw from the likeliest words of this probability together.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Translation: of the words drawn, to draw them again.")
+@click.option("--max-length", type=click.IntRange(1, 10_000), help="Translation: the most tokens, its end among them.")
 @click.option("--json", "as_json", is_flag=True, help="JSON: one object, a list, or a line for each row of --file.")
 @click.option("--explain", is_flag=True, help="Show each stage: text, tokens, logits or attention, answer.")
 def predict(

@@ -20,6 +20,9 @@ DEMONSTRATION = {
     "test_size": 1500,
 }
 
+# Exponents of the length of a target: with larger ones every score is next to nothing, or too large for a number.
+LENGTH_PENALTIES = (-10.0, 10.0)
+
 # What pre-training takes where nothing is said.
 PRETRAINING = {"learning_rate": 1e-3, "epochs": 5}
 
@@ -346,7 +349,7 @@ class DecodingConfig(Section):
     """How the test rows are translated, and what `predict` does unless told otherwise."""
 
     beams: int = Field(default=4, ge=1)
-    length_penalty: float = 1.0
+    length_penalty: float = Field(default=1.0, ge=LENGTH_PENALTIES[0], le=LENGTH_PENALTIES[1], allow_inf_nan=False)
 
 
 class TranslationConfig(Section):

@@ -238,7 +238,8 @@ class _Validator:
         """Of the first row, where someone is to see them."""
         if not self.config.training.tensorboard:
             return {}
-        seen = retrace(model, self.job.tokenizers, self.job.tables["validation"].sources[0].tolist(), target.tokens)
+        source = self.job.tables["validation"].sources[0].tolist()
+        seen = retrace(model, self.job.tokenizers, source, target.tokens, target.ended)
         return {
             f"{kind}/layer {number}": layer[0].float().numpy()
             for kind in KINDS
@@ -287,7 +288,8 @@ def _with_scores(
     scores = score(translations, texts["target"], texts["source"], config.examples)
     if config.examples:
         # Of the first example of the report.
-        shown = retrace(model, job.tokenizers, job.tables["test"].sources[0].tolist(), targets[0].tokens)
+        source, target = job.tables["test"].sources[0].tolist(), targets[0]
+        shown = retrace(model, job.tokenizers, source, target.tokens, target.ended)
         save_retraced(folder / run_folder.ATTENTION_FILE, shown)
     return result.model_copy(
         update={

@@ -80,6 +80,17 @@ def test_two_files_whose_lines_belong_together(tmp_path: Path) -> None:
     assert sorted(row for part in rows(data).values() for row in part) == sorted(pairs(50))
 
 
+def test_lines_that_belong_together_end_at_lf_and_nowhere_else(tmp_path: Path) -> None:
+    source, target = tmp_path / "x.en", tmp_path / "x.it"
+    # In both files a CR, in other lines: the numbers of lines are equal however lines are counted.
+    sources = ["the\rhouse number 0", *(one for one, _ in pairs(50)[1:])]
+    targets = [*(other for _, other in pairs(50)[:-1]), "la casa\rnumero\u2028\x0b49"]
+    source.write_bytes("".join(f"{line}\r\n" for line in sources).encode())
+    target.write_bytes("".join(f"{line}\n" for line in targets).encode())
+    found = sorted(row for part in rows(read(source, target_file=str(target))).values() for row in part)
+    assert found == sorted(zip(sources, targets, strict=True))
+
+
 def test_the_built_in_pairs() -> None:
     data = prepare_parallel(ParallelDataConfig())
     assert data.languages == ("english", "italian")

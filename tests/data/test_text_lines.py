@@ -24,6 +24,13 @@ def test_other_encodings_are_read_when_named(tmp_path: Path, encoding: str) -> N
     assert list(lines(path, encoding)) == ["één\n", "twee"]
 
 
+def test_a_line_may_end_at_any_end_or_at_lf_only(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"a\rb\r\nc\nd")
+    assert list(lines(path, None)) == ["a\r", "b\r\n", "c\n", "d"]
+    assert list(lines(path, None, newline="\n")) == ["a\rb\r\n", "c\n", "d"]
+
+
 @pytest.mark.parametrize("padding", [0, 70_000])
 def test_an_undecodable_byte_is_named_with_its_line_and_offset(tmp_path: Path, padding: int) -> None:
     path = tmp_path / "a.csv"

@@ -313,6 +313,13 @@ def test_pairs_are_learnt_and_predicted(tmp_path: Path, bert: Path, run: Run) ->
     assert "pairs of texts" in refused.err
 
 
+@pytest.mark.parametrize("option", ["--beam", "--best", "--length-penalty", "--temperature", "--seed", "--max-length"])
+def test_what_decodes_has_no_effect_on_a_classifier(folder: Path, run: Run, option: str) -> None:
+    answer = run("predict", folder / "cmp", "good film", option, 1)
+    assert answer.code == 2
+    assert f"{option} has no effect on a run of classification." in answer.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -11,6 +11,7 @@ import pytest
 
 from tests import small_data
 from tests.end_to_end.conftest import Run
+from transferkit.formatting import percent
 
 SMALL = [
     "--set", "tokenizer.kind=word", "--set", "model.width=32", "--set", "model.heads=2", "--set",
@@ -69,6 +70,33 @@ def test_json_and_unknown_words_and_no_words(run: Run, trained: Path) -> None:
     assert answers[1]["translations"][0]["text"] == ""
 
 
+def test_what_was_cut_off_is_said(run: Run, trained: Path, tmp_path: Path) -> None:
+    assert "cut off" not in run("predict", trained, "one red cat", "two green dog").err
+    cut = run("predict", trained, "one red cat", "", "--max-length", 2)
+    assert cut.out.split("\n")[0] == "uno gatto"
+    assert "cut off before their end: 1 of 2 translations; give them more tokens with --max-length." in cut.err
+    answers = json.loads(run("predict", trained, "one red cat", "", "--json", "--max-length", 2).out)
+    assert [answer["translations"][0]["ended"] for answer in answers] == [False, True]
+    explained = run("predict", trained, "one red cat", "--explain", "--json", "--max-length", 2)
+    answer = json.loads(explained.out)
+    assert (answer["target_tokens"], answer["ended"]) == (["uno", "gatto"], False)
+    assert len(answer["attention"]) == 2
+    assert "cut off before their end: 1 of 1 translations" in explained.err
+    source = tmp_path / "in.csv"
+    source.write_text("en\none yellow train\nfive white wine\n", encoding="utf-8")
+    of_file = run("predict", trained, "--file", source, "--json", "--max-length", 2)
+    assert [json.loads(line)["ended"] for line in of_file.out.splitlines()] == [False, False]
+    assert "cut off before their end: 2 of 2 translations" in of_file.err
+
+
+def test_the_length_penalty_is_an_exponent_of_the_length(run: Run, trained: Path) -> None:
+    def score(penalty: int) -> float:
+        answer = run("predict", trained, "one red cat", "--length-penalty", penalty, "--json")
+        return float(json.loads(answer.out)["translations"][0]["score"])
+
+    assert score(0) == pytest.approx(score(2) * 4**2)
+
+
 def test_every_step_is_shown(run: Run, trained: Path) -> None:
     shown = run("predict", trained, "one red cat", "--explain").out
     for stage in ("1. source", "2. tokens (4)", "3. target, token by token", "5. translation: uno gatto rosso"):
@@ -76,6 +104,11 @@ def test_every_step_is_shown(run: Run, trained: Path) -> None:
     answer = json.loads(run("predict", trained, "one red cat", "--explain", "--json").out)
     assert answer["target_tokens"] == ["uno", "gatto", "rosso", "[EOS]"]
     assert all(0 < share <= 1 for share in answer["probabilities"])
+    # A row for each token of the target, a share for each of the source.
+    assert [len(row) for row in answer["attention"]] == [len(answer["tokens"])] * len(answer["target_tokens"])
+    assert [sum(row) for row in answer["attention"]] == pytest.approx([1.0] * 4, abs=1e-5)
+    most = max(answer["attention"][0])
+    assert f"{answer['tokens'][answer['attention'][0].index(most)]} {percent(most, 0)}" in shown
 
 
 def test_where_it_looks_is_drawn(run: Run, trained: Path, tmp_path: Path) -> None:
@@ -132,6 +165,14 @@ def test_words_can_be_drawn(run: Run, trained: Path) -> None:
     assert answer.out.strip()
 
 
+def test_what_was_drawn_is_drawn_again_with_its_seed(run: Run, trained: Path) -> None:
+    def drawn(seed: int) -> str:
+        return run("predict", trained, "one red cat", "two black dog", "--temperature", 5, "--seed", seed).out
+
+    assert drawn(1) == drawn(1)
+    assert len({drawn(seed) for seed in range(5)}) > 1
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -159,8 +200,16 @@ def test_what_has_no_effect_is_refused(run: Run, pairs: Path, tmp_path: Path, op
         (["--pair", "a", "b"], "--pair has no effect on a translation"),
         (["one", "--best", "3", "--beam", "2"], "--best 3 is more than the 2 hypotheses"),
         (["one", "--beam", "2", "--top-k", "3"], "choose one"),
-        (["one", "--temperature", "-1"], "A temperature is above 0"),
-        (["one", "--temperature", "0"], "A temperature is above 0"),
+        (["one", "--temperature", "-1"], "A temperature is finite and at least 0.0001"),
+        (["one", "--temperature", "0"], "A temperature is finite and at least 0.0001"),
+        (["one", "--temperature", "nan"], "A temperature is finite and at least 0.0001"),
+        (["one", "--beam", "2", "--length-penalty", "inf"], "A length penalty is from -10 to 10"),
+        (["one", "--best", "2", "--explain"], "--best has no effect with --explain, which takes the best"),
+        (["--file", "in.csv", "--best", "2"], "--best has no effect with --file, which takes the best"),
+        (["one", "--seed", "1"], "--seed has no effect where no word is drawn"),
+        (["one", "--beam", "1", "--length-penalty", "2"], "--length-penalty has no effect on a search of one"),
+        (["one", "--top-p", "0.5", "--length-penalty", "2"], "choose one"),
+        (["one", "--max-length", "0"], "Invalid value for '--max-length'"),
         (["", "--explain"], "nothing to explain about an empty text"),
     ],
 )

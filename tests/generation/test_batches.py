@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,6 +14,8 @@ from transferkit.models.lean_translator import LeanTranslator
 from transferkit.models.translator import build_translator
 
 BOUNDS = Bounds(start=2, end=3, max_length=12)
+# With an end that does not come, so that every target runs away.
+FAR = Bounds(start=2, end=19, max_length=500)
 SOURCES = [[5, 6, 7, 3], [], [9, 3], [4, 5, 6, 7, 8, 9, 10, 3], [11, 12, 3], [9, 3]]
 
 
@@ -34,24 +37,41 @@ def threads(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("max_tokens", [1, 9, 4096])
 @pytest.mark.parametrize("beams", [1, 3])
-def test_batches_change_no_target(decoder: LeanTranslator, beams: int, max_tokens: int) -> None:
+@pytest.mark.parametrize("bounds", [BOUNDS, FAR], ids=["near", "far"])
+def test_batches_change_no_target(decoder: LeanTranslator, beams: int, max_tokens: int, bounds: Bounds) -> None:
     heard: list[int] = []
-    found = decode_all(decoder, SOURCES, 1, BOUNDS, Decoding(beams, max_tokens=max_tokens), heard.append)
+    found = decode_all(decoder, SOURCES, 1, bounds, Decoding(beams, max_tokens=max_tokens), heard.append)
     assert sum(heard) == 5
     for source, own in zip(SOURCES, found, strict=True):
         if not source:
             assert [one.tokens for one in own] == [()]
             continue
         ids = torch.tensor([source])
-        alone = beam_search(decoder, ids, None, BOUNDS, beams)[0] if beams > 1 else decode(decoder, ids, None, BOUNDS)
+        own_bounds = replace(bounds, max_length=min(bounds.max_length, 2 * len(source) + 10))
+        searched = beam_search(decoder, ids, None, own_bounds, beams)
+        alone = searched[0] if beams > 1 else decode(decoder, ids, None, own_bounds)
         assert [one.tokens for one in own] == [one.tokens for one in alone]
         assert [one.score for one in own] == pytest.approx([one.score for one in alone], abs=1e-4)
 
 
 def test_a_target_does_not_run_away(decoder: LeanTranslator) -> None:
-    far = Bounds(start=2, end=19, max_length=500)
-    (one,), *_ = decode_all(decoder, [[9, 3]], 1, far, Decoding())
-    assert len(one.tokens) <= 2 * 2 + 10
+    found = decode_all(decoder, SOURCES, 1, FAR, Decoding())
+    assert [len(one.tokens) for (one,) in found] == [2 * len(source) + 10 if source else 0 for source in SOURCES]
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+def test_a_bound_that_is_asked_for_takes_the_place_of_all_others(decoder: LeanTranslator, beams: int) -> None:
+    near = replace(FAR, max_length=5)
+    found = decode_all(decoder, [[9, 3], []], 1, near, Decoding(beams, max_length=20))
+    assert [(len(own[0].tokens), own[0].ended) for own in found] == [(20, False), (0, True)]
+    with pytest.raises(ValueError, match="at least a token; max_length is 0"):
+        Decoding(max_length=0)
+
+
+@pytest.mark.parametrize("penalty", [10.5, -1000.0, float("inf"), float("nan")])
+def test_a_length_penalty_that_tells_nothing_apart_is_refused(penalty: float) -> None:
+    with pytest.raises(ValueError, match="A length penalty is from -10 to 10; this one is"):
+        Decoding(2, penalty)
 
 
 @pytest.mark.usefixtures("threads")

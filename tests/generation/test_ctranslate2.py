@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import ctranslate2
 import pytest
 import torch
 from torch import nn
 
 from transferkit.errors import AdaptationError, RunError
-from transferkit.generation.ctranslate2 import Agreement, compare_ctranslate2, export_ctranslate2
+from transferkit.generation.ctranslate2 import Agreement, compare_ctranslate2, export_ctranslate2, translated
 from transferkit.models.translator import Translator, build_translator
 from transferkit.tokenization.trained import TrainedTokenizer
 
@@ -74,6 +75,36 @@ def test_what_both_say_differently_is_counted(
     assert found.sentences == 5
     assert found.greedy < 5
     assert found.beam < 5
+
+
+def test_sentences_that_do_not_fit_the_positions_are_left_out_and_counted(
+    tokenizers: tuple[TrainedTokenizer, TrainedTokenizer], tmp_path: Path
+) -> None:
+    source, target = tokenizers
+    model = random_model(len(source), len(target), encoder_layers=1, decoder_layers=1)
+    export_ctranslate2(model, source.vocabulary(), target.vocabulary(), tmp_path)
+    texts = ["red " * 1023, "red " * 1024, ENGLISH[0]]
+    found = compare_ctranslate2(model, source, target, texts, tmp_path, max_length=12, beams=2)
+    assert (found.sentences, found.too_long, found.greedy, found.beam) == (2, 1, 2, 2)
+    assert str(found).endswith(" Left out for more than 1,024 tokens: 1.")
+    alone = compare_ctranslate2(model, source, target, texts[1:2], tmp_path, max_length=12)
+    assert str(alone) == "CTranslate2 was compared on no sentence. Left out for more than 1,024 tokens: 1."
+
+
+def test_a_model_of_longer_sentences_gets_the_positions_it_needs(
+    tokenizers: tuple[TrainedTokenizer, TrainedTokenizer], tmp_path: Path
+) -> None:
+    source, target = tokenizers
+    model = random_model(len(source), len(target), encoder_layers=1, decoder_layers=1)
+    # No target ends before its bound.
+    nn.init.constant_(model.projection.bias[target.end_id], -1e4)
+    most = 2200
+    export_ctranslate2(model, source.vocabulary(), target.vocabulary(), tmp_path, max_length=most)
+    library = ctranslate2.Translator(str(tmp_path))
+    (long,) = translated(library, [["red"] * (most - 1)], most)
+    assert len(long) == most
+    found = compare_ctranslate2(model, source, target, ["red " * (most - 1)], tmp_path, most, beams=2)
+    assert (found.sentences, found.too_long) == (1, 0)
 
 
 def test_agreement_is_said_in_a_sentence() -> None:

@@ -44,7 +44,8 @@ def log_probability(model: Translator, source: Tensor, tokens: tuple[int, ...], 
 
 def test_scores_are_the_log_probabilities_of_the_tokens(model: Translator, decoder: LeanTranslator) -> None:
     for source, found in zip(SOURCES, decode(decoder, SOURCES, SOURCES != 0, BOUNDS), strict=True):
-        expected = log_probability(model, source, found.tokens, has_ended=len(found.tokens) < BOUNDS.max_length)
+        assert found.ended == (len(found.tokens) < BOUNDS.max_length)
+        expected = log_probability(model, source, found.tokens, found.ended)
         assert found.score == pytest.approx(expected, abs=1e-4)
 
 
@@ -100,6 +101,28 @@ def test_no_target_is_longer_than_its_bound_and_none_holds_its_end(decoder: Lean
     assert all(len(hypothesis.tokens) <= 1 and END not in hypothesis.tokens for hypothesis in found)
 
 
+def test_every_target_has_a_bound_of_its_own(decoder: LeanTranslator) -> None:
+    most = [4, 1, 3]
+    greedy = decode(decoder, SOURCES, SOURCES != 0, BOUNDS, most=most)
+    best = beam_search(decoder, SOURCES, SOURCES != 0, BOUNDS, beams=3, most=most)
+    for row, length in enumerate(most):
+        one, own = SOURCES[row, SOURCES[row] != 0][None], Bounds(START, END, length)
+        assert greedy[row].tokens == decode(decoder, one, None, own)[0].tokens
+        assert [h.tokens for h in best[row]] == [h.tokens for h in beam_search(decoder, one, None, own, beams=3)[0]]
+    drawn = decode(decoder, SOURCES, SOURCES != 0, BOUNDS, Sampler(temperature=5.0), most)
+    assert all(len(one.tokens) <= length for one, length in zip(drawn, most, strict=True))
+
+
+def test_a_target_that_its_bound_cuts_has_not_ended(model: Translator, decoder: LeanTranslator) -> None:
+    for length in (1, 2, 6):
+        bounds = Bounds(START, END, length)
+        searched = beam_search(decoder, SOURCES, SOURCES != 0, bounds, beams=4, length_penalty=0.0)
+        for source, found in zip(SOURCES, searched, strict=True):
+            assert all(one.ended or len(one.tokens) == length for one in found)
+            expected = [log_probability(model, source, one.tokens, one.ended) for one in found]
+            assert [one.score for one in found] == pytest.approx(expected, abs=1e-4)
+
+
 def test_draws_follow_the_seed(decoder: LeanTranslator) -> None:
     def drawn(seed: int) -> list[Hypothesis]:
         sampler = Sampler(generator=torch.Generator().manual_seed(seed))
@@ -128,10 +151,22 @@ def test_draws_have_the_frequencies_of_their_probabilities() -> None:
     torch.testing.assert_close(shares, torch.tensor([0.1, 0.5, 0.4]), atol=0.02, rtol=0)
 
 
-@pytest.mark.parametrize("settings", [{"temperature": 0.0}, {"top_p": 0.0}, {"top_p": 1.1}, {"top_k": 0}], ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"temperature": 0.0}, {"temperature": 1e-40}, {"temperature": float("nan")}, {"temperature": float("inf")},
+        {"top_p": 0.0}, {"top_p": 1.1}, {"top_p": float("nan")}, {"top_k": 0},
+    ],
+    ids=str,
+)  # fmt: skip
 def test_settings_that_leave_nothing_to_draw_are_refused(settings: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="A temperature is above 0, top_p above 0 and at most 1, and top_k at least 1"):
+    with pytest.raises(ValueError, match=r"is finite and at least 0\.0001, top_p above 0 and at most 1, and top_k at"):
         Sampler(**settings)  # type: ignore[arg-type]
+
+
+def test_the_lowest_temperature_draws_the_likeliest() -> None:
+    given = torch.tensor([[-1e4, -20.0, -1e-3, -0.5]])
+    assert Sampler(temperature=1e-4)(given).tolist() == [2]
 
 
 def test_sources_without_a_token_and_searches_without_a_beam_are_refused(decoder: LeanTranslator) -> None:

@@ -35,6 +35,18 @@ def test_after_warm_up_the_schedule_is_that_of_transformers(schedule: str, refer
         scheduler.step()
 
 
+@pytest.mark.parametrize("warmup", [0, 8])
+def test_inverse_sqrt_is_that_of_transformers_from_the_first_step_above_zero(warmup: int) -> None:
+    steps = 40
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = transformers.get_inverse_sqrt_schedule(optimizer, warmup + 1)
+    for step in range(steps):
+        optimizer.step()
+        scheduler.step()
+        ours = learning_rate_factor(step, steps, warmup / steps, "inverse-sqrt")
+        assert ours == pytest.approx(scheduler.get_last_lr()[0], abs=1e-9)
+
+
 def test_warm_up_rises_from_above_zero_and_meets_the_peak() -> None:
     factors = [learning_rate_factor(step, 20, 0.25, "linear") for step in range(20)]
     assert 0 < factors[0] < factors[1] < factors[4] < factors[5] == 1.0

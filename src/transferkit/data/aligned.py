@@ -56,7 +56,7 @@ def _names(source: Path, target: Path) -> tuple[str, str]:
 
 
 def _batches(paths: tuple[Path, Path], schema: pa.Schema, options: FileOptions) -> Iterator[pa.RecordBatch]:
-    both = zip_longest(*(lines(path, options.encoding) for path in paths))
+    both = zip_longest(*(_lines(path, options) for path in paths))
     while rows := list(islice(both, CHUNK_ROWS)):
         sides = list(zip(*rows, strict=True))
         if any(side[-1] is None for side in sides):
@@ -65,8 +65,13 @@ def _batches(paths: tuple[Path, Path], schema: pa.Schema, options: FileOptions) 
         yield pa.record_batch([pa.array(side, pa.string()) for side in texts], schema=schema)
 
 
+def _lines(path: Path, options: FileOptions) -> Iterator[str]:
+    """Those that LF ends: a CR within a sentence would shift all pairs behind it."""
+    return lines(path, options.encoding, newline="\n")
+
+
 def _unequal(paths: tuple[Path, Path], options: FileOptions) -> DataError:
-    first, second = (sum(1 for _ in lines(path, options.encoding)) for path in paths)
+    first, second = (sum(1 for _ in _lines(path, options)) for path in paths)
     return DataError(
         f"{paths[0]} has {first:,} lines and {paths[1]} has {second:,}; lines that belong together must have the "
         "same number."

@@ -31,8 +31,13 @@ class FileOptions:
     quoting: Literal["auto", "csv", "none"] = "auto"
 
 
-def lines(path: Path, encoding: str | None) -> Iterator[str]:
+def lines(path: Path, encoding: str | None, newline: Literal["", "\n"] = "") -> Iterator[str]:
     """Each line of a file with its line end as it stands; a byte-order mark is dropped.
+
+    Args:
+        path: the file.
+        encoding: its name; None for UTF-8.
+        newline: empty where a line ends at LF, CR LF or a CR alone, LF where it ends at that only.
 
     Raises:
         ConfigError: there is no encoding of that name.
@@ -40,7 +45,7 @@ def lines(path: Path, encoding: str | None) -> Iterator[str]:
     """
     codec = _codec(encoding)
     try:
-        with _opened(path) as raw, io.TextIOWrapper(raw, encoding=codec, newline="") as text:
+        with _opened(path) as raw, io.TextIOWrapper(raw, codec, newline=newline) as text:
             for number, line in enumerate(text, start=1):
                 if "\0" in line:
                     raise _not_text(path, number)

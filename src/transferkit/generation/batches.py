@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from transferkit.config import LENGTH_PENALTIES
 from transferkit.data.batching import ListColumn, runs
 from transferkit.generation.decoding import Bounds, Hypothesis, Pick, beam_search, decode, likeliest
 from transferkit.generation.workers import at_once
@@ -27,15 +28,24 @@ class Decoding:
 
     Attributes:
         beams: hypotheses at a time of a beam search; 1 takes one token after the other as `pick` says.
-        length_penalty: of a beam search.
+        length_penalty: of a beam search, from -10 to 10.
         pick: how the next token is chosen where there is one beam.
         max_tokens: of one batch of sources, padding and beams counted.
+        max_length: the most tokens of a target, its end among them, in the place of all other bounds.
     """
 
     beams: int = 1
     length_penalty: float = 1.0
     pick: Pick = likeliest
     max_tokens: int = 8192
+    max_length: int | None = None
+
+    def __post_init__(self) -> None:
+        least, most = LENGTH_PENALTIES
+        if not least <= self.length_penalty <= most:
+            raise ValueError(f"A length penalty is from {least:g} to {most:g}; this one is {self.length_penalty:g}.")
+        if self.max_length is not None and self.max_length < 1:
+            raise ValueError(f"A target has at least a token; max_length is {self.max_length}.")
 
 
 def decode_all(
@@ -48,19 +58,21 @@ def decode_all(
         model: a translator, ready in its precision.
         sources: ids, their end tokens among them.
         padding: the id that fills shorter sources.
-        bounds: of the targets, which end besides at twice the length of the longest source of their batch and ten more.
+        bounds: of the targets, each of which ends besides at twice the length of its source and ten more, unless
+            `decoding` has a bound.
         decoding: how.
         advanced: hears how many more sources are done.
     """
 
     def targets(batch: SourceBatch) -> list[list[Hypothesis]]:
         _, ids, mask = batch
-        most = bounded(bounds, ids.shape[1])
+        lengths = mask.sum(1).tolist()
+        most = [decoding.max_length or bounded(bounds, length).max_length for length in lengths]
         if decoding.beams > 1:
-            return beam_search(model, ids, mask, most, decoding.beams, decoding.length_penalty)
-        return [[one] for one in decode(model, ids, mask, most, decoding.pick)]
+            return beam_search(model, ids, mask, bounds, decoding.beams, decoding.length_penalty, most)
+        return [[one] for one in decode(model, ids, mask, bounds, decoding.pick, most)]
 
-    found: list[list[Hypothesis]] = [[Hypothesis((), 0.0)] for _ in sources]
+    found: list[list[Hypothesis]] = [[Hypothesis((), 0.0, ended=True)] for _ in sources]
     batches = list(in_length_order(sources, padding, decoding.max_tokens // decoding.beams))
     # Random numbers come from one generator, in the order of the batches.
     workers = len(batches) if decoding.beams > 1 or decoding.pick is likeliest else 1

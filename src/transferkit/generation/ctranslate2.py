@@ -24,6 +24,7 @@ from transferkit.tokenization.trained import END, START, UNKNOWN, TrainedTokeniz
 Quantization = Literal["int8"]
 
 # Positions are a table there, and a longer source or target is refused; the library's own bound on sources is as much.
+# A model of longer ones gets as many as it needs.
 POSITIONS = 1024
 # Of the sources of one batch, whose longest bounds the targets of both.
 _MAX_TOKENS = 2048
@@ -31,24 +32,32 @@ _MAX_TOKENS = 2048
 
 @dataclass(frozen=True)
 class Agreement:
-    """How many of `sentences` came out the same, token by token, greedily and by a search of `beams` beams."""
+    """How many of `sentences` came out the same, token by token, greedily and by a search of `beams` beams.
+
+    `too_long` more were left out, since they do not fit the `positions` of the export.
+    """
 
     sentences: int
     greedy: int
     beam: int
     beams: int
+    too_long: int = 0
+    positions: int = POSITIONS
 
     def __str__(self) -> str:
+        left_out = f" Left out for more than {self.positions:,} tokens: {self.too_long:,}." if self.too_long else ""
+        if not self.sentences:
+            return f"CTranslate2 was compared on no sentence.{left_out}"
         shares = [percent(equal / self.sentences) for equal in (self.greedy, self.beam)]
         return (
             f"CTranslate2 gives the same tokens for {shares[0]} of {self.sentences:,} sentences by greedy decoding and "
-            f"for {shares[1]} by a beam search of {self.beams}."
+            f"for {shares[1]} by a beam search of {self.beams}.{left_out}"
         )
 
 
 def export_ctranslate2(
     model: Translator, source_tokens: Sequence[str], target_tokens: Sequence[str], folder: Path,
-    quantization: Quantization | None = None,
+    quantization: Quantization | None = None, max_length: int = 256,
 ) -> None:  # fmt: skip
     """Write a folder that `ctranslate2.Translator` loads. It adds the end to a source by itself.
 
@@ -57,6 +66,7 @@ def export_ctranslate2(
         source_tokens, target_tokens: the vocabularies in the order of their ids.
         folder: it is made where it does not exist.
         quantization: `int8` keeps weights in a byte each, with a scale by row.
+        max_length: the most tokens of a source or a target, its end included, that it has to take; it takes 1,024.
 
     Raises:
         RunError: CTranslate2 is not installed.
@@ -74,8 +84,9 @@ def export_ctranslate2(
         pre_norm=residual.pre_norm,
         activation=_activation(library, first.feed_forward),
     )
-    _fill_encoder(spec.encoder, model)
-    _fill_decoder(spec.decoder, model)
+    positions = max(POSITIONS, max_length)
+    _fill_encoder(spec.encoder, model, positions)
+    _fill_decoder(spec.decoder, model, positions)
     spec.register_source_vocabulary(list(source_tokens))
     spec.register_target_vocabulary(list(target_tokens))
     config = spec.config
@@ -97,16 +108,18 @@ def compare_ctranslate2(
     Args:
         model: the one that was exported.
         source, target: its tokenizers.
-        texts: at least one that is not empty; empty ones are left out.
+        texts: empty ones are left out, and those that do not fit the positions are left out and counted.
         folder: what `export_ctranslate2` wrote.
-        max_length: the most tokens of a translation, its end included.
+        max_length: the most tokens of a translation, its end included; the one that it was exported with.
         beams: of the beam search.
 
     Raises:
         RunError: CTranslate2 is not installed.
     """
     library: Any = ctranslate2().Translator(str(folder))
-    ids = [[*row, source.end_id] for row in source.encode(texts) if row]
+    everything = [[*row, source.end_id] for row in source.encode(texts) if row]
+    positions = max(POSITIONS, max_length)
+    ids = [row for row in everything if len(row) <= positions]
     bounds, lean = Bounds.of(target, max_length), LeanTranslator(model, "fp32")
     equal = dict.fromkeys((1, beams), 0)
     for rows, batch, mask in in_length_order(ids, source.padding_id, _MAX_TOKENS // beams):
@@ -118,7 +131,7 @@ def compare_ctranslate2(
             found = translated(library, tokens, most.max_length, width)
             numbers = [tuple(target.ids(row)) for row in found]
             equal[width] += sum(a == b for a, b in zip(expected, numbers, strict=True))
-    return Agreement(len(ids), equal[1], equal[beams], beams)
+    return Agreement(len(ids), equal[1], equal[beams], beams, len(everything) - len(ids), positions)
 
 
 def translated(library: Any, sources: Sequence[Sequence[str]], max_length: int, beams: int = 1) -> list[list[str]]:
@@ -179,8 +192,8 @@ def _activation(library: Any, feed_forward: FeedForward) -> Any:
     return known[feed_forward.activation]
 
 
-def _fill_encoder(spec: Any, model: Translator) -> None:
-    _fill_inputs(spec, spec.embeddings[0], model.source_embedding)
+def _fill_encoder(spec: Any, model: Translator, positions: int) -> None:
+    _fill_inputs(spec, spec.embeddings[0], model.source_embedding, positions)
     _fill_final_norm(spec, model.encoder.norm)
     for part, layer in zip(spec.layer, model.encoder.layers, strict=True):
         assert isinstance(layer, EncoderLayer)
@@ -189,8 +202,8 @@ def _fill_encoder(spec: Any, model: Translator) -> None:
         _fill_feed_forward(part.ffn, layer.feed_forward, feed_forward)
 
 
-def _fill_decoder(spec: Any, model: Translator) -> None:
-    _fill_inputs(spec, spec.embeddings, model.target_embedding)
+def _fill_decoder(spec: Any, model: Translator, positions: int) -> None:
+    _fill_inputs(spec, spec.embeddings, model.target_embedding, positions)
     _fill_final_norm(spec, model.decoder.norm)
     for part, layer in zip(spec.layer, model.decoder.layers, strict=True):
         assert isinstance(layer, DecoderLayer)
@@ -201,12 +214,12 @@ def _fill_decoder(spec: Any, model: Translator) -> None:
     _fill_linear(spec.projection, model.projection)
 
 
-def _fill_inputs(spec: Any, embeddings: Any, embedding: nn.Embedding) -> None:
+def _fill_inputs(spec: Any, embeddings: Any, embedding: nn.Embedding, positions: int) -> None:
     """Embeddings, which both libraries multiply by sqrt(D), and positions."""
     # A copy, as the library quantizes in place.
     embeddings.weight = embedding.weight.detach().clone()
     spec.scale_embeddings = True
-    spec.position_encodings.encodings = sinusoids(POSITIONS, embedding.embedding_dim)
+    spec.position_encodings.encodings = sinusoids(positions, embedding.embedding_dim)
 
 
 def _fill_final_norm(spec: Any, norm: nn.Module) -> None:

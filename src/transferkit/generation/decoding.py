@@ -40,6 +40,8 @@ class Hypothesis:
 
     tokens: tuple[int, ...]
     score: float
+    # False where its bound cut it off.
+    ended: bool
 
 
 # Of values that `largest` looks at together.
@@ -49,6 +51,9 @@ _WORTH_KEEPING = 0.8
 
 # Batches shrink to multiples of so many rows: products in bf16 have a kernel built for every number of rows that comes.
 _ROWS = 8
+
+# Log-probabilities divided by less are soon no numbers of fp32; the draws are greedy long before.
+LEAST_TEMPERATURE = 1e-4
 
 # Log-probabilities [B, V] to tokens int64 [B].
 Pick = Callable[[Tensor], Tensor]
@@ -77,8 +82,12 @@ class Sampler:
     generator: torch.Generator | None = None
 
     def __post_init__(self) -> None:
-        if self.temperature <= 0 or not 0 < self.top_p <= 1 or (self.top_k is not None and self.top_k < 1):
-            raise ValueError("A temperature is above 0, top_p above 0 and at most 1, and top_k at least 1.")
+        is_warm = math.isfinite(self.temperature) and self.temperature >= LEAST_TEMPERATURE
+        if not is_warm or not 0 < self.top_p <= 1 or (self.top_k is not None and self.top_k < 1):
+            raise ValueError(
+                f"A temperature is finite and at least {LEAST_TEMPERATURE}, top_p above 0 and at most 1, and top_k at "
+                "least 1."
+            )
 
     def __call__(self, log_probabilities: Tensor) -> Tensor:
         """One draw for each row of [B, V]."""
@@ -100,8 +109,9 @@ class Sampler:
 
 @torch.inference_mode()
 def decode(
-    model: LeanTranslator, source: Tensor, source_mask: Tensor | None, bounds: Bounds, pick: Pick = likeliest
-) -> list[Hypothesis]:
+    model: LeanTranslator, source: Tensor, source_mask: Tensor | None, bounds: Bounds, pick: Pick = likeliest,
+    most: Sequence[int] | None = None,
+) -> list[Hypothesis]:  # fmt: skip
     """One target for each source, token by token as `pick` says.
 
     Args:
@@ -110,23 +120,25 @@ def decode(
         source_mask: bool [B, S], True on real tokens; None where all are.
         bounds: of the targets.
         pick: chooses the next token.
+        most: the most tokens of each target, in the place of the one number of `bounds`.
 
     Raises:
-        ValueError: a source has no token.
+        ValueError: a source has no token, or the mask is not a boolean one of its shape.
     """
     steps = begin(model, source, source_mask)
+    longest = torch.full((len(source),), bounds.max_length) if most is None else torch.tensor(most)
     # Of each row of the batch: which source it is of, and whether its target still grows.
     rows = torch.arange(len(source))
-    grows = torch.ones(len(source), dtype=torch.bool)
+    grows = longest > 0
     tokens = torch.full((len(source),), bounds.start)
-    written = torch.full((len(source), bounds.max_length), bounds.end)
+    written = torch.full((len(source), int(longest.max())), bounds.end)
     scores = torch.zeros(len(source))
-    while bool(grows.any()) and steps.taken < bounds.max_length:
+    while bool(grows.any()):
         log_probabilities = steps.take(tokens)
         tokens = pick(log_probabilities).where(grows, bounds.end)
         written[rows, steps.taken - 1] = tokens
         scores[rows] += log_probabilities.gather(1, tokens.unsqueeze(1)).squeeze(1).where(grows, 0.0)
-        grows = tokens != bounds.end
+        grows = (tokens != bounds.end) & (longest[rows] > steps.taken)
         going = math.ceil(int(grows.sum()) / _ROWS) * _ROWS
         if going <= _WORTH_KEEPING * len(rows):
             # Where fewer go on, some that have ended stay with them.
@@ -135,15 +147,15 @@ def decode(
             steps.keep(kept, kept)
     lengths = (written != bounds.end).sum(1).tolist()
     return [
-        Hypothesis(tuple(ids[:length]), score)
-        for ids, length, score in zip(written.tolist(), lengths, scores.tolist(), strict=True)
+        Hypothesis(tuple(ids[:length]), score, length < most)
+        for ids, length, score, most in zip(written.tolist(), lengths, scores.tolist(), longest.tolist(), strict=True)
     ]
 
 
 @torch.inference_mode()
 def beam_search(
     model: LeanTranslator, source: Tensor, source_mask: Tensor | None, bounds: Bounds, beams: int,
-    length_penalty: float = 1.0,
+    length_penalty: float = 1.0, most: Sequence[int] | None = None,
 ) -> list[list[Hypothesis]]:  # fmt: skip
     """The best `beams` targets that the search finds for each source, best first.
 
@@ -158,14 +170,16 @@ def beam_search(
         bounds: of the targets.
         beams: how many hypotheses a source has at a time, at least 1.
         length_penalty: above 0 favours long targets, below 0 short ones.
+        most: the most tokens of each target, in the place of the one number of `bounds`.
 
     Raises:
-        ValueError: a source has no token, or there is no beam.
+        ValueError: as `decode`, or there is no beam.
     """
     if beams < 1:
         raise ValueError(f"A beam search needs a beam; {beams} were asked for.")
     steps = begin(model, source, source_mask)
-    searches = [_Search(beams, length_penalty, bounds) for _ in source]
+    longest = [bounds.max_length] * len(source) if most is None else most
+    searches = [_Search(beams, length_penalty, bounds.end, length) for length in longest]
     going = list(range(len(source)))
     tokens = torch.full((len(source),), bounds.start)
     # A source begins with one hypothesis, the empty one.
@@ -209,8 +223,9 @@ def largest(values: Tensor, number: int) -> tuple[Tensor, Tensor]:
 class _Search:
     """The hypotheses of one source: those that go on, and those that have ended."""
 
-    def __init__(self, beams: int, length_penalty: float, bounds: Bounds) -> None:
-        self._beams, self._penalty, self._bounds = beams, length_penalty, bounds
+    def __init__(self, beams: int, length_penalty: float, end: int, max_length: int) -> None:
+        self._beams, self._penalty = beams, length_penalty
+        self._end, self._max_length = end, max_length
         self._running: list[tuple[int, ...]] = [()]
         self._ended: list[Hypothesis] = []
         self._length = 0
@@ -220,14 +235,15 @@ class _Search:
     ) -> list[tuple[int, int, float]]:
         """Take one step with these continuations, best first; (parent, token, sum) of those that go on."""
         self._length += 1
-        is_last = self._length == self._bounds.max_length
+        is_last = self._length == self._max_length
         going: list[tuple[int, int, float]] = []
         for rank, (total, parent, token) in enumerate(zip(sums, parents, tokens, strict=True)):
-            if token != self._bounds.end and not is_last:
+            if token != self._end and not is_last:
                 going.append((parent, token, total))
             elif rank < self._beams:
-                written = self._running[parent] + (() if token == self._bounds.end else (token,))
-                self._ended.append(Hypothesis(written, total / self._length**self._penalty))
+                ended = token == self._end
+                written = self._running[parent] + (() if ended else (token,))
+                self._ended.append(Hypothesis(written, total / self._length**self._penalty, ended))
         going = going[: self._beams]
         self._ended = self.best()
         self._running = [(*self._running[parent], token) for parent, token, _ in going]

@@ -22,8 +22,8 @@ class Retraced:
 
     Attributes:
         source: the tokens of the source, its end last.
-        given: the start and the tokens of the target: what the model had read at each step.
-        written: the tokens of the target and its end: what it wrote at each step.
+        given: the start and the tokens of the target: what the model had read last at each step.
+        written: the tokens of the target, and its end if it came to it: what the model wrote at each step.
         probabilities: of each written token, those before it given.
         attentions: of a batch of this one sentence, [1, heads, queries, keys] for each layer.
     """
@@ -36,7 +36,9 @@ class Retraced:
 
 
 @torch.no_grad()
-def retrace(model: Translator, tokenizers: Tokenizers, source: Sequence[int], target: Sequence[int]) -> Retraced:
+def retrace(
+    model: Translator, tokenizers: Tokenizers, source: Sequence[int], target: Sequence[int], ended: bool
+) -> Retraced:
     """Let the model, in eval mode, go through a translation again.
 
     Args:
@@ -44,9 +46,11 @@ def retrace(model: Translator, tokenizers: Tokenizers, source: Sequence[int], ta
         tokenizers: of both sides.
         source: ids with the end token.
         target: ids without start and end.
+        ended: whether the target came to its end, or was cut off.
     """
     model.eval()
-    given, written = [tokenizers.target.start_id, *target], [*target, tokenizers.target.end_id]
+    written = [*target, *([tokenizers.target.end_id] if ended else [])]
+    given = [tokenizers.target.start_id, *written[:-1]]
     ids, so_far = torch.tensor([list(source)]), torch.tensor([given])
     log_probabilities = torch.log_softmax(model(ids, None, so_far).float(), -1)[0]
     chosen = log_probabilities.gather(1, torch.tensor(written).unsqueeze(1)).squeeze(1)

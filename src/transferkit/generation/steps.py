@@ -36,8 +36,18 @@ def begin(model: LeanTranslator, source: Tensor, source_mask: Tensor | None) -> 
     """Check the batch and encode it.
 
     Raises:
-        ValueError: a source has no token to look at.
+        ValueError: the mask is not boolean or not of the shape of the sources, or a source has no token to look at.
     """
+    _check_mask(source, source_mask)
     if source.shape[1] == 0 or (source_mask is not None and not bool(source_mask.any(1).all())):
         raise ValueError("A source without a token cannot be translated; leave it out or give it its end token.")
     return Steps(model, source, source_mask)
+
+
+def _check_mask(source: Tensor, mask: Tensor | None) -> None:
+    if mask is None:
+        return
+    if mask.dtype != torch.bool:
+        raise ValueError(f"A source mask is boolean, True on real tokens; this one is {mask.dtype}.")
+    if mask.shape != source.shape:
+        raise ValueError(f"A mask of shape {tuple(mask.shape)} is not one of sources of shape {tuple(source.shape)}.")

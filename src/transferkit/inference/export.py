@@ -74,14 +74,15 @@ def export_to_ctranslate2(run: Path, folder: Path) -> str:
     predictor = load_translator(run, precision="fp32")
     run_folder.check_free(folder, overwrite=False)
     source, target = predictor.tokenizers.source, predictor.tokenizers.target
-    export_ctranslate2(predictor.model, source.vocabulary(), target.vocabulary(), folder)
-    predictor.tokenizers.save(folder / "tokenizer")
     config = predictor.record.config
+    most = config.tokenizer.max_length
+    export_ctranslate2(predictor.model, source.vocabulary(), target.vocabulary(), folder, max_length=most)
+    predictor.tokenizers.save(folder / "tokenizer")
     try:
         texts = prepare_parallel(config.data).splits["test"][:COMPARED]["source"]
     except DataError as error:
         return f"It was not compared with the run, since the test rows cannot be read: {error}"
-    return str(compare_ctranslate2(predictor.model, source, target, texts, folder, config.tokenizer.max_length))
+    return str(compare_ctranslate2(predictor.model, source, target, texts, folder, most))
 
 
 # Each writes a folder, and may return a sentence about it.

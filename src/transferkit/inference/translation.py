@@ -25,12 +25,14 @@ from transferkit.training.precision import has_native_bf16
 class Translated:
     """A translation, its parts as they stand in the vocabulary, and its score.
 
-    The score is the log-probability of the translation in nats; of a beam search, divided by length^length_penalty.
+    The score is the log-probability of the translation in nats; of a beam search, divided by length^length_penalty. A
+    translation that has not ended was cut off where it could be no longer.
     """
 
     text: str
     tokens: tuple[str, ...]
     score: float
+    ended: bool
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class TranslationPredictor:
         )  # fmt: skip
         return [
             [
-                Translated(text, target.names(one.tokens), one.score)
+                Translated(text, target.names(one.tokens), one.score, one.ended)
                 for one, text in zip(own, target.decode([one.tokens for one in own]), strict=True)
             ]
             for own in found
@@ -99,7 +101,7 @@ class TranslationPredictor:
         best = self([text], decoding)[0][0]
         ids = [*source.encode([text])[0], source.end_id]
         # What was written, as ids again: the vocabulary has a name for each.
-        retraced = retrace(self.model, self.tokenizers, ids, self.tokenizers.target.ids(best.tokens))
+        retraced = retrace(self.model, self.tokenizers, ids, self.tokenizers.target.ids(best.tokens), best.ended)
         return TranslationStages(text, tuple(ids), retraced, best)
 
 
