@@ -194,11 +194,15 @@ def quality(truth: Answers, answers: Answers) -> dict[str, Any]:
     }
 
 
-def paired(truth: Answers, ours: Answers, theirs: Answers) -> dict[str, float]:
-    """McNemar's test run by run, put together, and our accuracy less theirs; all answers [runs, rows]."""
+def paired(truth: Answers, ours: Answers, theirs: Answers) -> dict[str, Any]:
+    """McNemar's test run by run, put together, and our accuracy less theirs with its interval over rows and runs.
+
+    All answers are [runs, rows].
+    """
     right, other = ours == truth, theirs == truth
     p = combine_p([mcnemar_p(a, b) for a, b in zip(right, other, strict=True)])
-    return {"mcnemar_p": p, "difference": float(right.mean() - other.mean())}
+    gaps = right.astype(np.float64) - other
+    return {"mcnemar_p": p, "difference": float(gaps.mean()), "difference_interval": list(mean_interval(gaps.T))}
 
 
 def _ratios(
@@ -227,7 +231,7 @@ def _side(benchmark: Benchmark, attempts: Sequence[Attempt]) -> dict[str, Any]:
     }
 
 
-def _paired(benchmark: Benchmark, ours: Sequence[Attempt], theirs: Sequence[Attempt]) -> dict[str, float] | None:
+def _paired(benchmark: Benchmark, ours: Sequence[Attempt], theirs: Sequence[Attempt]) -> dict[str, Any] | None:
     a, b = _answers(benchmark, ours), _answers(benchmark, theirs)
     return None if a is None or b is None or benchmark.truth is None else paired(benchmark.truth, a, b)
 

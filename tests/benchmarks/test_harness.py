@@ -53,7 +53,7 @@ def test_quality_counts_repeated_answers_once_and_new_seeds_each() -> None:
     }
     once, each = harness.summarise(benchmark(), attempts), harness.summarise(benchmark(new_seeds=True), attempts)
     assert (once[OURS]["quality"]["accuracy"], each[OURS]["quality"]["accuracy"]) == (1.0, 0.875)
-    assert once["paired"] == {"mcnemar_p": 1.0, "difference": 0.25}
+    assert (once["paired"]["mcnemar_p"], once["paired"]["difference"]) == (1.0, 0.25)
     assert each["paired"]["difference"] == 0.125
     low, high = each[OURS]["quality"]["accuracy_interval"]
     assert low <= 0.875 <= high
@@ -63,6 +63,20 @@ def test_f1_is_that_of_the_last_class() -> None:
     # Over two runs: three of four found, and one named in vain.
     answers = np.array([[0, 1, 1, 1], [0, 0, 1, 0]])
     assert harness.quality(TRUTH, answers)["f1"] == pytest.approx(0.75)
+def test_the_difference_has_an_interval_over_rows_and_runs() -> None:
+    truth = np.zeros(100, dtype=np.int64)
+    ours, theirs = np.zeros((2, 100), dtype=np.int64), np.zeros((2, 100), dtype=np.int64)
+    ours[:, :10] = 1
+    worse = harness.paired(truth, ours, theirs)
+    assert worse["difference"] == pytest.approx(-0.1)
+    low, high = worse["difference_interval"]
+    assert low < -0.1 < high < 0
+    # One row of a hundred is no evidence, and where no answer differs there is nothing to vary.
+    theirs[:, :9] = 1
+    assert harness.paired(truth, ours, theirs)["difference_interval"][1] == 0
+    assert harness.paired(truth, ours, ours)["difference_interval"] == [0, 0]
+
+
 
 
 def test_the_sides_take_turns_to_begin(capsys: pytest.CaptureFixture[str]) -> None:
