@@ -106,7 +106,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=400, help="of training")
     parser.add_argument("--test-rows", type=int, default=400, help="that quality is measured on")
     parser.add_argument("--epochs", type=int, help="3 unless said; linear-probe 10, partial 5")
-    harness.peers_option(parser, default="fp32,bf16")
+    harness.peers_option(parser)
     return parser.parse_args(arguments)
 
 

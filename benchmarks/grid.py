@@ -127,7 +127,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--seeds", type=lambda text: [int(part) for part in text.split(",")], default=[0, 1], help="with commas"
     )
-    harness.peers_option(parser, default="fp32")
+    harness.peers_option(parser)
     return parser.parse_args(arguments)
 
 

@@ -78,8 +78,14 @@ def arguments(description: str | None, pairs: int | None = 5) -> argparse.Argume
     return parser
 
 
-def peers_option(parser: argparse.ArgumentParser, default: str) -> None:
-    """Add --peers: by their precision, as the names of their columns."""
+def peers_option(parser: argparse.ArgumentParser) -> None:
+    """Add --peers: by their precision, as the names of their columns.
+
+    A peer in bf16 is there by itself where TransferKit takes bf16 by itself.
+    """
+    # A script that measures what a process holds loads torch only where it needs it.
+    from transferkit.training.precision import has_native_bf16
+
     names = {"fp32": PEER, "bf16": PEER_BF16}
 
     def read(text: str) -> list[str]:
@@ -89,6 +95,7 @@ def peers_option(parser: argparse.ArgumentParser, default: str) -> None:
         return [names[part] for part in text.split(",")]
 
     parser.add_argument("--peers", type=read, default=default, help="fp32, bf16 or both with a comma between")
+    default = "fp32,bf16" if has_native_bf16() else "fp32"
 
 
 def say(text: str) -> None:
