@@ -11,8 +11,12 @@ from statistics import median
 from benchmarks import data, flops, harness
 from benchmarks.harness import OURS, PEER, PEER_BF16, Attempt, Benchmark
 from benchmarks.peer import DIFFERENCES, train_peer
-from benchmarks.recipe import STRATEGIES, Recipe, of_strategy, train_ours
+from benchmarks.recipe import BACKBONE, MAX_LENGTH, STRATEGIES, Recipe, of_strategy, train_ours
+from transferkit.config import TokenizationConfig
+from transferkit.data.batching import FeatureTable, LengthGroupedSampler
 from transferkit.environment import quiet_libraries
+from transferkit.models.hub import locate
+from transferkit.tokenization.pretrained import TextTokenizer
 
 EPOCHS = {"linear-probe": 10, "partial": 5}
 TARGETS = {
@@ -50,6 +54,13 @@ def sides(recipe: Recipe, splits: data.Splits, peers: list[str]) -> dict[str, Ca
     """What takes turns; the number of a pair is its seed, so quality is the mean over seeds."""
     chosen = {name: partial(peer, recipe, splits, name == PEER_BF16) for name in peers}
     return {OURS: partial(ours, recipe, splits), **chosen}
+
+
+def padding_share(recipe: Recipe, splits: data.Splits) -> float:
+    """The share of padding among the tokens of TransferKit's training batches, as a run says it."""
+    tokenizer = TextTokenizer.load(locate(BACKBONE).folder, TokenizationConfig(), MAX_LENGTH)
+    table = FeatureTable.from_arrow(tokenizer.encode_table(splits.train.texts), tokenizer.pad_token_id)
+    return table.padding_share(LengthGroupedSampler(table.lengths, recipe.batch_size, seed=0))
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -93,6 +104,7 @@ def main(arguments: list[str] | None = None) -> None:
     result = harness.summarise(benchmark, attempts)
     seconds = median(attempt.seconds for attempt in attempts[OURS])
     result[OURS]["share_of_peak"] = flops.share_of_peak(recipe, splits, seconds)
+    result[OURS]["padding_share"] = padding_share(recipe, splits)
     # What a training needs at most it needs in its first epoch.
     harness.with_peaks_alone(result, sides(replace(recipe, epochs=1), splits, options.peers))
     harness.write(result, options.out)
