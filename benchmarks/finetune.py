@@ -94,7 +94,7 @@ def main(arguments: list[str] | None = None) -> None:
         differences=[
             *DIFFERENCES,
             "TransferKit's train_seconds end before the model is saved; total_seconds hold everything on both sides.",
-            "Peaks of memory are of one epoch of each side in a process of its own, the libraries included.",
+            harness.PEAKS_ALONE.format("one epoch"),
         ],
         rows=len(splits.train) * recipe.epochs,
         targets=TARGETS.get(options.strategy, {}),

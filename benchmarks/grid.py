@@ -103,7 +103,7 @@ def main(arguments: list[str] | None = None) -> None:
     }
     differences = [
         *DIFFERENCES,
-        "Peaks of memory are of one epoch with one seed of each side in a process of its own, the libraries included.",
+        harness.PEAKS_ALONE.format("one epoch with one seed"),
         "TransferKit tokenizes once for all runs, and those that freeze the same layers share what these give; the "
         "peer does all of it in every run.",
         "Timed is everything from the rows to the test scores; TransferKit's side also draws statistics and a report.",

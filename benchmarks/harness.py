@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +15,7 @@ from datetime import UTC, datetime
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,12 @@ RESULTS = Path(__file__).parent / "results"
 OURS, PEER, PEER_BF16 = "transferkit", "peer", "peer_bf16"
 # The suffix of the fields of a column: the peer in fp32 is the main one.
 SUFFIXES = {PEER: "", PEER_BF16: "_bf16"}
+
+# A difference of trainings, by how much of one was measured.
+PEAKS_ALONE = (
+    "Peaks of memory are of {} of each side in a process of its own, with the libraries, and with TransferKit's "
+    "measuring of the machine, as a user's first run has it."
+)
 
 Answers = npt.NDArray[np.int64]
 
@@ -87,6 +95,7 @@ def peers_option(parser: argparse.ArgumentParser) -> None:
     from transferkit.training.precision import has_native_bf16
 
     names = {"fp32": PEER, "bf16": PEER_BF16}
+    default = "fp32,bf16" if has_native_bf16() else "fp32"
 
     def read(text: str) -> list[str]:
         unknown = [part for part in text.split(",") if part not in names]
@@ -95,7 +104,6 @@ def peers_option(parser: argparse.ArgumentParser) -> None:
         return [names[part] for part in text.split(",")]
 
     parser.add_argument("--peers", type=read, default=default, help="fp32, bf16 or both with a comma between")
-    default = "fp32,bf16" if has_native_bf16() else "fp32"
 
 
 def say(text: str) -> None:
@@ -115,9 +123,20 @@ def measured(work: Callable[[], tuple[float | None, Answers | None]]) -> Attempt
 
 
 def peak_alone(side: Callable[[int], Attempt]) -> int:
-    """The peak of memory of `side` in a process of its own, which holds nothing of the other side."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    """The peak of memory of `side` in a process of its own, which holds nothing of the other side.
+
+    Nothing has been measured or kept for it before, so that it measures the machine as a user's first run does.
+    """
+    spawn = get_context("spawn")
+    with (
+        TemporaryDirectory() as cache,
+        ProcessPoolExecutor(1, mp_context=spawn, initializer=_use_cache, initargs=(cache,)) as pool,
+    ):
         return pool.submit(side, 0).result().peak_memory_bytes
+
+
+def _use_cache(folder: str) -> None:
+    os.environ["TRANSFERKIT_CACHE"] = folder
 
 
 def with_peaks_alone(result: dict[str, Any], sides: Mapping[str, Callable[[int], Attempt]]) -> dict[str, Any]:
