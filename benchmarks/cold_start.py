@@ -17,7 +17,7 @@ import psutil
 
 from benchmarks import data, harness
 from benchmarks.harness import OURS, PEER, Attempt, Benchmark
-from benchmarks.served import Served, trained
+from benchmarks.served import IN_BF16, Served, trained
 from transferkit.environment import PeakMemory, quiet_libraries
 
 # At most 0.6 of the peer's time.
@@ -100,7 +100,8 @@ def main(arguments: list[str] | None = None) -> None:
     work = {"data": "one text", "backbone": "minilm", "text": TEXT, "pairs": options.pairs}
     differences = [
         "Every start is a new process; files are in the system's cache, and the hub is switched off for both.",
-        "TransferKit loads a run and checks it against its record; the peer loads the same weights as exported.",
+        "TransferKit loads a run and checks it against its record; the peer loads the weights as exported, in fp32.",
+        IN_BF16,
         "Peak memory is the most of twenty samples a second, of the one process that was started.",
     ]
     benchmark = Benchmark("cold_start", "predict", work, differences, 1, {PEER: TARGET})

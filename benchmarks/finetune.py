@@ -11,8 +11,12 @@ from statistics import median
 from benchmarks import data, flops, harness
 from benchmarks.harness import OURS, PEER, PEER_BF16, Attempt, Benchmark
 from benchmarks.peer import DIFFERENCES, train_peer
-from benchmarks.recipe import STRATEGIES, Recipe, of_strategy, train_ours
+from benchmarks.recipe import BACKBONE, MAX_LENGTH, STRATEGIES, Recipe, of_strategy, train_ours
+from transferkit.config import TokenizationConfig
+from transferkit.data.batching import FeatureTable, LengthGroupedSampler
 from transferkit.environment import quiet_libraries
+from transferkit.models.hub import locate
+from transferkit.tokenization.pretrained import TextTokenizer
 
 EPOCHS = {"linear-probe": 10, "partial": 5}
 TARGETS = {
@@ -52,6 +56,13 @@ def sides(recipe: Recipe, splits: data.Splits, peers: list[str]) -> dict[str, Ca
     return {OURS: partial(ours, recipe, splits), **chosen}
 
 
+def padding_share(recipe: Recipe, splits: data.Splits) -> float:
+    """The share of padding among the tokens of TransferKit's training batches, as a run says it."""
+    tokenizer = TextTokenizer.load(locate(BACKBONE).folder, TokenizationConfig(), MAX_LENGTH)
+    table = FeatureTable.from_arrow(tokenizer.encode_table(splits.train.texts), tokenizer.pad_token_id)
+    return table.padding_share(LengthGroupedSampler(table.lengths, recipe.batch_size, seed=0))
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Measure one strategy."""
     options = parse(arguments)
@@ -83,7 +94,7 @@ def main(arguments: list[str] | None = None) -> None:
         differences=[
             *DIFFERENCES,
             "TransferKit's train_seconds end before the model is saved; total_seconds hold everything on both sides.",
-            "Peaks of memory are of one epoch of each side in a process of its own, the libraries included.",
+            harness.PEAKS_ALONE.format("one epoch"),
         ],
         rows=len(splits.train) * recipe.epochs,
         targets=TARGETS.get(options.strategy, {}),
@@ -93,6 +104,7 @@ def main(arguments: list[str] | None = None) -> None:
     result = harness.summarise(benchmark, attempts)
     seconds = median(attempt.seconds for attempt in attempts[OURS])
     result[OURS]["share_of_peak"] = flops.share_of_peak(recipe, splits, seconds)
+    result[OURS]["padding_share"] = padding_share(recipe, splits)
     # What a training needs at most it needs in its first epoch.
     harness.with_peaks_alone(result, sides(replace(recipe, epochs=1), splits, options.peers))
     harness.write(result, options.out)
@@ -106,7 +118,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=400, help="of training")
     parser.add_argument("--test-rows", type=int, default=400, help="that quality is measured on")
     parser.add_argument("--epochs", type=int, help="3 unless said; linear-probe 10, partial 5")
-    harness.peers_option(parser, default="fp32,bf16")
+    harness.peers_option(parser)
     return parser.parse_args(arguments)
 
 

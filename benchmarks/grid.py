@@ -103,7 +103,7 @@ def main(arguments: list[str] | None = None) -> None:
     }
     differences = [
         *DIFFERENCES,
-        "Peaks of memory are of one epoch with one seed of each side in a process of its own, the libraries included.",
+        harness.PEAKS_ALONE.format("one epoch with one seed"),
         "TransferKit tokenizes once for all runs, and those that freeze the same layers share what these give; the "
         "peer does all of it in every run.",
         "Timed is everything from the rows to the test scores; TransferKit's side also draws statistics and a report.",
@@ -127,7 +127,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--seeds", type=lambda text: [int(part) for part in text.split(",")], default=[0, 1], help="with commas"
     )
-    harness.peers_option(parser, default="fp32")
+    harness.peers_option(parser)
     return parser.parse_args(arguments)
 
 

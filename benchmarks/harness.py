@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +15,7 @@ from datetime import UTC, datetime
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,12 @@ RESULTS = Path(__file__).parent / "results"
 OURS, PEER, PEER_BF16 = "transferkit", "peer", "peer_bf16"
 # The suffix of the fields of a column: the peer in fp32 is the main one.
 SUFFIXES = {PEER: "", PEER_BF16: "_bf16"}
+
+# A difference of trainings, by how much of one was measured.
+PEAKS_ALONE = (
+    "Peaks of memory are of {} of each side in a process of its own, with the libraries, and with TransferKit's "
+    "measuring of the machine, as a user's first run has it."
+)
 
 Answers = npt.NDArray[np.int64]
 
@@ -78,9 +86,16 @@ def arguments(description: str | None, pairs: int | None = 5) -> argparse.Argume
     return parser
 
 
-def peers_option(parser: argparse.ArgumentParser, default: str) -> None:
-    """Add --peers: by their precision, as the names of their columns."""
+def peers_option(parser: argparse.ArgumentParser) -> None:
+    """Add --peers: by their precision, as the names of their columns.
+
+    A peer in bf16 is there by itself where TransferKit takes bf16 by itself.
+    """
+    # A script that measures what a process holds loads torch only where it needs it.
+    from transferkit.training.precision import has_native_bf16
+
     names = {"fp32": PEER, "bf16": PEER_BF16}
+    default = "fp32,bf16" if has_native_bf16() else "fp32"
 
     def read(text: str) -> list[str]:
         unknown = [part for part in text.split(",") if part not in names]
@@ -108,9 +123,20 @@ def measured(work: Callable[[], tuple[float | None, Answers | None]]) -> Attempt
 
 
 def peak_alone(side: Callable[[int], Attempt]) -> int:
-    """The peak of memory of `side` in a process of its own, which holds nothing of the other side."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    """The peak of memory of `side` in a process of its own, which holds nothing of the other side.
+
+    Nothing has been measured or kept for it before, so that it measures the machine as a user's first run does.
+    """
+    spawn = get_context("spawn")
+    with (
+        TemporaryDirectory() as cache,
+        ProcessPoolExecutor(1, mp_context=spawn, initializer=_use_cache, initargs=(cache,)) as pool,
+    ):
         return pool.submit(side, 0).result().peak_memory_bytes
+
+
+def _use_cache(folder: str) -> None:
+    os.environ["TRANSFERKIT_CACHE"] = folder
 
 
 def with_peaks_alone(result: dict[str, Any], sides: Mapping[str, Callable[[int], Attempt]]) -> dict[str, Any]:
@@ -194,11 +220,15 @@ def quality(truth: Answers, answers: Answers) -> dict[str, Any]:
     }
 
 
-def paired(truth: Answers, ours: Answers, theirs: Answers) -> dict[str, float]:
-    """McNemar's test run by run, put together, and our accuracy less theirs; all answers [runs, rows]."""
+def paired(truth: Answers, ours: Answers, theirs: Answers) -> dict[str, Any]:
+    """McNemar's test run by run, put together, and our accuracy less theirs with its interval over rows and runs.
+
+    All answers are [runs, rows].
+    """
     right, other = ours == truth, theirs == truth
     p = combine_p([mcnemar_p(a, b) for a, b in zip(right, other, strict=True)])
-    return {"mcnemar_p": p, "difference": float(right.mean() - other.mean())}
+    gaps = right.astype(np.float64) - other
+    return {"mcnemar_p": p, "difference": float(gaps.mean()), "difference_interval": list(mean_interval(gaps.T))}
 
 
 def _ratios(
@@ -227,7 +257,7 @@ def _side(benchmark: Benchmark, attempts: Sequence[Attempt]) -> dict[str, Any]:
     }
 
 
-def _paired(benchmark: Benchmark, ours: Sequence[Attempt], theirs: Sequence[Attempt]) -> dict[str, float] | None:
+def _paired(benchmark: Benchmark, ours: Sequence[Attempt], theirs: Sequence[Attempt]) -> dict[str, Any] | None:
     a, b = _answers(benchmark, ours), _answers(benchmark, theirs)
     return None if a is None or b is None or benchmark.truth is None else paired(benchmark.truth, a, b)
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.data import ROOT
-from benchmarks.harness import OURS, PEER, PEER_BF16, RESULTS, SCHEMA
+from benchmarks.harness import OURS, PEER, PEER_BF16, RESULTS, SCHEMA, SUFFIXES
+from transferkit.formatting import points, points_interval
 
 PAGE = ROOT / "docs" / "reference" / "benchmarks.md"
 DASH = "\N{EN DASH}"
@@ -32,9 +33,11 @@ PEER_NAMES = {
 SHOWN = {"data": "{}", "rows": "{:,} rows", "epochs": "{} epochs", "batch": "batch {}", "peer_batch": "peer batch {}"}
 HEADINGS = (
     "Benchmark", "Work", "Peer", f"Times as fast (min {DASH} max)", "Target", "Against bf16 peer", "Target",
-    "Accuracy: ours / peer", "Peak memory: ours / peer", "Where",
+    "Accuracy: ours / peer; difference", "Peak memory: ours / peer", "Where",
 )  # fmt: skip
 PACKAGES = ("transferkit", "torch", "transformers", "peft")
+# With fewer, the least and the most ratio say little of how they vary, and the row says how many there were.
+ENOUGH_PAIRS = 5
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
@@ -86,7 +89,8 @@ def render(results: Iterable[Mapping[str, Any]]) -> str:
 def row(result: Mapping[str, Any], place: int) -> list[str]:
     """One benchmark with a peer."""
     work = result["work"]
-    ours, peer = result[OURS], result.get(PEER) or result.get(PEER_BF16)
+    against = PEER if PEER in result else PEER_BF16
+    ours, peer = result[OURS], result.get(against)
     return [
         f"{result['name']} {result['variant']}",
         ", ".join(form.format(work[key]) for key, form in SHOWN.items() if key in work),
@@ -95,7 +99,7 @@ def row(result: Mapping[str, Any], place: int) -> list[str]:
         _number(result.get("target")),
         _ratio(result, "_bf16"),
         _number(result.get("target_bf16")),
-        f"{_accuracy(ours)} / {_accuracy(peer)}",
+        f"{_accuracy(ours)} / {_accuracy(peer)}{_difference(result.get(f'paired{SUFFIXES[against]}'))}",
         f"{_megabytes(ours['peak_memory_bytes'])} / {_megabytes(peer['peak_memory_bytes'] if peer else None)}",
         str(place),
     ]
@@ -213,7 +217,11 @@ def _ratio(result: Mapping[str, Any], suffix: str) -> str:
     middle = result.get(f"ratio{suffix}_median")
     if middle is None:
         return DASH
-    return f"{middle:.2f} ({result[f'ratio{suffix}_min']:.2f} {DASH} {result[f'ratio{suffix}_max']:.2f})"
+    pairs = len(result[OURS]["seconds"])
+    if pairs == 1:
+        return f"{middle:.2f} (one pair)"
+    number = f", {pairs} pairs" if pairs < ENOUGH_PAIRS else ""
+    return f"{middle:.2f} ({result[f'ratio{suffix}_min']:.2f} {DASH} {result[f'ratio{suffix}_max']:.2f}{number})"
 
 
 def _number(value: float | None) -> str:
@@ -226,6 +234,15 @@ def _accuracy(side: Mapping[str, Any] | None) -> str:
         return DASH
     low, high = quality["accuracy_interval"]
     return f"{100 * quality['accuracy']:.1f} % ({100 * low:.1f} {DASH} {100 * high:.1f})"
+
+
+def _difference(paired: Mapping[str, Any] | None) -> str:
+    """In points with its interval, which alone says whether ours is worse; empty where it was not recorded."""
+    if not paired or "difference_interval" not in paired:
+        return ""
+    low, high = paired["difference_interval"]
+    worse = ", significantly worse" if high < 0 else ""
+    return f"; {points(paired['difference'])} ({points_interval((low, high))}){worse}"
 
 
 def _interval(ends: tuple[float, float]) -> str:

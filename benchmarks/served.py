@@ -11,6 +11,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import torch
+
 import transferkit
 from benchmarks.data import ROOT, Splits
 from benchmarks.harness import say
@@ -19,11 +21,16 @@ from benchmarks.recipe import MAX_LENGTH, of_strategy
 # Enough to have a model that answers differently from row to row; how good it is does not change its speed.
 TRAINING_ROWS = 64
 DIFFERENCES = [
-    "Both sides have the same weights, exported by `transferkit export`; the peer answers in fp32.",
+    "All sides have the same weights, exported by `transferkit export`; the peer answers in fp32, and peer_bf16 is "
+    "loaded in bf16, weights and all.",
     "The peer runs its batches in the order of the list; TransferKit may order rows by length.",
 ]
-
 IN_BF16 = "TransferKit answers in bf16 where the processor has it."
+
+# Of every call of a pipeline: all scores, of rows as long as TransferKit takes them.
+OPTIONS: dict[str, Any] = {"top_k": None, "truncation": True, "max_length": MAX_LENGTH}
+# Of one row: the label and the score of every class.
+Scores = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -33,11 +40,12 @@ class Served:
     run: Path
     exported: Path
 
-    def pipeline(self) -> Any:
+    def pipeline(self, bf16: bool = False) -> Any:
         """transformers' pipeline on the exported folder."""
         from transformers import pipeline
 
-        return pipeline("text-classification", model=str(self.exported), device="cpu")
+        dtype = torch.bfloat16 if bf16 else torch.float32
+        return pipeline("text-classification", model=str(self.exported), device="cpu", dtype=dtype)
 
 
 @contextmanager
@@ -68,7 +76,18 @@ def as_pipeline_input(texts: tuple[str, ...]) -> str | dict[str, str]:
     return texts[0] if len(texts) == 1 else {"text": texts[0], "text_pair": texts[1]}
 
 
-def call(pipe: Any, rows: list[str | dict[str, str]], batch_size: int) -> list[dict[str, float]]:
-    """Probabilities by label for each row."""
-    answers = pipe(rows, top_k=None, truncation=True, max_length=MAX_LENGTH, batch_size=batch_size)
-    return [{score["label"]: score["score"] for score in scores} for scores in answers]
+def call(pipe: Any, rows: list[str | dict[str, str]], batch_size: int) -> list[Scores]:
+    """The scores of each row."""
+    answers: list[Scores] = pipe(rows, **OPTIONS, batch_size=batch_size)
+    return answers
+
+
+def call_on_one(pipe: Any, text: str) -> Scores:
+    """The scores of one text, given as it is: a list, of one text too, would go through a DataLoader."""
+    scores: Scores = pipe(text, **OPTIONS)
+    return scores
+
+
+def by_label(scores: Scores) -> dict[str, float]:
+    """Probabilities by label."""
+    return {score["label"]: score["score"] for score in scores}

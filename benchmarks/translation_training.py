@@ -186,7 +186,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = harness.arguments(__doc__)
     parser.add_argument("--rows", type=int, default=1500, help="of training")
     parser.add_argument("--epochs", type=int, default=1, help="that both train")
-    harness.peers_option(parser, default="fp32,bf16")
+    harness.peers_option(parser)
     return parser.parse_args(arguments)
 
 

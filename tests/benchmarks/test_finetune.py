@@ -6,11 +6,12 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from benchmarks import data, peer, recipe
+from benchmarks import data, finetune, peer, recipe
 
 # What TransferKit reports of its side, most of it in the README's table; backbone minilm, two classes.
 TRAINABLE = {
@@ -40,6 +41,7 @@ def test_finetune_writes_every_field(tmp_path: Path) -> None:
         assert 0 <= result[side]["quality"]["accuracy"] <= 1
         assert result[side]["peak_memory_bytes"] > 1e8
     assert result["transferkit"]["share_of_peak"]["share"] > 0
+    assert 0 <= result["transferkit"]["padding_share"] < 0.5
 
 
 # PEFT asks the model by a name that transformers has deprecated.
@@ -48,3 +50,12 @@ def test_finetune_writes_every_field(tmp_path: Path) -> None:
 def test_the_peer_trains_as_many_parameters(quiet_libraries: None, strategy: str) -> None:
     model = peer.build(recipe.of_strategy(strategy, epochs=1), classes=2)
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == TRAINABLE[strategy]
+
+
+def test_padding_is_that_of_the_batches_that_train(quiet_libraries: None) -> None:
+    # 3, 7 and 6 tokens with the marks: batches are as long as a multiple of four, and never above the longest of all.
+    rows = data.Rows([("film",), ("film " * 5,), ("film " * 4,)], ["a", "b", "a"])
+    splits = data.Splits("some", rows, rows, rows)
+    alike = recipe.of_strategy("lora", epochs=1)
+    assert finetune.padding_share(alike, splits) == pytest.approx(1 - 16 / 21)
+    assert finetune.padding_share(replace(alike, batch_size=1), splits) == pytest.approx(1 - 16 / (4 + 7 + 7))

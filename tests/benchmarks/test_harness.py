@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from benchmarks import data, flops, harness, recipe, scale
+from transferkit.environment import cache_folder
 
 OURS, PEER, PEER_BF16 = harness.OURS, harness.PEER, harness.PEER_BF16
 TRUTH = np.array([0, 0, 1, 1])
@@ -53,10 +57,24 @@ def test_quality_counts_repeated_answers_once_and_new_seeds_each() -> None:
     }
     once, each = harness.summarise(benchmark(), attempts), harness.summarise(benchmark(new_seeds=True), attempts)
     assert (once[OURS]["quality"]["accuracy"], each[OURS]["quality"]["accuracy"]) == (1.0, 0.875)
-    assert once["paired"] == {"mcnemar_p": 1.0, "difference": 0.25}
+    assert (once["paired"]["mcnemar_p"], once["paired"]["difference"]) == (1.0, 0.25)
     assert each["paired"]["difference"] == 0.125
     low, high = each[OURS]["quality"]["accuracy_interval"]
     assert low <= 0.875 <= high
+
+
+def test_the_difference_has_an_interval_over_rows_and_runs() -> None:
+    truth = np.zeros(100, dtype=np.int64)
+    ours, theirs = np.zeros((2, 100), dtype=np.int64), np.zeros((2, 100), dtype=np.int64)
+    ours[:, :10] = 1
+    worse = harness.paired(truth, ours, theirs)
+    assert worse["difference"] == pytest.approx(-0.1)
+    low, high = worse["difference_interval"]
+    assert low < -0.1 < high < 0
+    # One row of a hundred is no evidence, and where no answer differs there is nothing to vary.
+    theirs[:, :9] = 1
+    assert harness.paired(truth, ours, theirs)["difference_interval"][1] == 0
+    assert harness.paired(truth, ours, ours)["difference_interval"] == [0, 0]
 
 
 def test_f1_is_that_of_the_last_class() -> None:
@@ -88,6 +106,19 @@ def test_peaks_of_memory_are_of_a_process_that_holds_one_side_alone() -> None:
     assert len(processes) == 3
 
 
+def files_in_the_cache(_pair: int) -> harness.Attempt:
+    return harness.Attempt(1.0, 1.0, sum(1 for _ in cache_folder().glob("*")))
+
+
+def test_what_was_measured_before_is_unknown_to_the_process_that_measures_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "measured.json").write_text("{}", encoding="utf-8")
+    monkeypatch.setenv("TRANSFERKIT_CACHE", str(tmp_path))
+    assert files_in_the_cache(0).peak_memory_bytes == 1
+    assert harness.peak_alone(files_in_the_cache) == 0
+
+
 def test_the_result_is_printed_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = harness.summarise(benchmark(), {OURS: [attempt(1.0, [0] * 4)], PEER: [attempt(2.0, [1] * 4)]})
     path = harness.write(result, tmp_path / "results")
@@ -106,6 +137,22 @@ def test_a_constant_cost_is_no_deviation_from_growth_in_proportion() -> None:
     assert bent["max_deviation"] is not None
     assert bent["max_deviation"] > 0.5
     assert scale.growth(sizes[:2], [1.0, 2.0])["max_deviation"] is None
+
+
+def test_every_size_computes_as_was_measured_once_beforehand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[str, str]] = []
+
+    def run(command: list[str], env: dict[str, str], **_: Any) -> subprocess.CompletedProcess[str]:
+        calls.append((Path(command[-1]).name, env["TRANSFERKIT_CACHE"]))
+        found = {stage: {"seconds": 1.0 + len(calls), "peak_memory_bytes": len(calls)} for stage in scale.STAGES}
+        return subprocess.CompletedProcess(command, 0, json.dumps(found))
+
+    monkeypatch.setattr(scale, "subprocess", SimpleNamespace(run=run, PIPE=subprocess.PIPE))
+    scale.main(["--sizes", "4,8", "--out", str(tmp_path)])
+    assert [file for file, _ in calls] == ["4.csv", "4.csv", "8.csv"]
+    assert len({cache for _, cache in calls} | {os.environ["TRANSFERKIT_CACHE"]}) == 2
+    result = json.loads((tmp_path / "scale-film-reviews.json").read_text(encoding="utf-8"))
+    assert result["stages"]["prepare"]["seconds"] == [3, 4]
 
 
 def test_a_sample_keeps_the_shares_of_the_classes() -> None:

@@ -11,10 +11,11 @@ import pytest
 from benchmarks import results_table
 
 DASH = results_table.DASH
+MINUS = "\N{MINUS SIGN}"
 
 
 def fake(**changes: Any) -> dict[str, Any]:
-    side = {"median": 1.0, "peak_memory_bytes": 900_000_000, "quality": None}
+    side = {"seconds": [1.0] * 5, "median": 1.0, "peak_memory_bytes": 900_000_000, "quality": None}
     quality = {"accuracy": 0.81, "accuracy_interval": [0.7, 0.9], "f1": 0.86}
     return {
         "schema": "transferkit/benchmark/1",
@@ -59,6 +60,36 @@ def test_a_row_says_what_was_measured_where() -> None:
     assert "| finetune full |" in lines[3]
     assert f"| prepare | 1,000 {DASH} 4,000 | 2.00e-05 | 4 % | 512 | 1 |" in lines
     assert lines[-1] == "1. Some CPU, 2 cores, 1 thread; torch 2.13.0; 2026-01-02"
+
+
+def test_a_row_of_few_pairs_says_how_many_there_were() -> None:
+    def pairs(number: int) -> list[str]:
+        return results_table.row(fake(transferkit=fake()["transferkit"] | {"seconds": [1.0] * number}), 1)
+
+    assert (pairs(1)[3], pairs(1)[5]) == ("4.26 (one pair)", "2.20 (one pair)")
+    assert pairs(3)[3] == f"4.26 (4.10 {DASH} 4.50, 3 pairs)"
+    assert pairs(5)[3] == f"4.26 (4.10 {DASH} 4.50)"
+
+
+@pytest.mark.parametrize(
+    ("interval", "said"),
+    [
+        ([-0.021, 0.004], f"; {MINUS}1.0 ({MINUS}2.1 to +0.4)"),
+        ([-0.021, -0.004], f"; {MINUS}1.0 ({MINUS}2.1 to {MINUS}0.4), significantly worse"),
+        ([0.0, 0.0], f"; {MINUS}1.0 (0.0 to 0.0)"),
+    ],
+)
+def test_the_interval_of_the_difference_says_whether_ours_is_worse(interval: list[float], said: str) -> None:
+    paired = {"mcnemar_p": 0.001, "difference": -0.01}
+    assert results_table.row(fake(paired=paired), 1)[7] == f"81.0 % (70.0 {DASH} 90.0) / {DASH}"
+    cell = results_table.row(fake(paired=paired | {"difference_interval": interval}), 1)[7]
+    assert cell == f"81.0 % (70.0 {DASH} 90.0) / {DASH}{said}"
+
+
+def test_without_the_peer_in_fp32_the_difference_is_to_that_in_bf16() -> None:
+    result = fake(paired_bf16={"mcnemar_p": 1.0, "difference": 0.02, "difference_interval": [0.01, 0.03]})
+    result["peer_bf16"] = result.pop("peer")
+    assert results_table.row(result, 1)[7].endswith("; +2.0 (+1.0 to +3.0)")
 
 
 def test_every_side_that_decodes_has_a_row() -> None:
