@@ -12,7 +12,7 @@ from torch import nn
 
 from tests import tiny
 from transferkit.adaptation.adapters import adapter_layers
-from transferkit.adaptation.base import AdaptationReport
+from transferkit.adaptation.base import AdaptationReport, Strategy
 from transferkit.adaptation.bottleneck import Bottleneck, BottleneckLinear
 from transferkit.adaptation.lora import LoRA, LoRALinear
 from transferkit.adaptation.strategies import STRATEGIES, make_strategy
@@ -305,3 +305,14 @@ def test_layers_of_a_transformer_of_torch() -> None:
     Partial(layers=1).apply(model)
     last = {name for name, _ in model.named_parameters() if name.startswith("encoder.layers.1.")}
     assert trainable(model) == last | {"classifier.weight", "classifier.bias"}
+
+
+@pytest.mark.parametrize("strategy", [Partial(layers=1), LoRA(targets=["**.layer.1.**.query"])], ids=lambda s: s.name)
+def test_no_gradient_goes_below_the_first_layer_that_trains(strategy: Strategy, backbone: Folders) -> None:
+    model = tiny.load_model(backbone("bert"))
+    strategy.apply(model)
+    reached = []
+    for layer in model.network.bert.encoder.layer:
+        layer.register_forward_hook(lambda _module, _inputs, output: reached.append(output[0].requires_grad))
+    model(input_ids=torch.ones((1, 4), dtype=torch.int64), attention_mask=torch.ones((1, 4), dtype=torch.bool))
+    assert reached == [False, True]

@@ -146,6 +146,20 @@ def test_frozen_parameters_do_not_move(tmp_path: Path) -> None:
     assert torch.equal(before, model.words.weight)
 
 
+def test_a_step_reads_no_number_from_a_tensor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Reading one waits for all that was computed before.
+    step = loop._optimize
+
+    def watched(*arguments: object) -> object:
+        with monkeypatch.context() as patch:
+            for name in ("item", "tolist", "__float__", "__int__", "__bool__"):
+                patch.setattr(Tensor, name, lambda _, name=name: pytest.fail(f"{name} was called"))
+            return step(*arguments)
+
+    monkeypatch.setattr(loop, "_optimize", watched)
+    train(tmp_path, epochs=1)
+
+
 class Impatient(Silent):
     """Presses Ctrl-C, or ends it in another way, after so many rows."""
 
