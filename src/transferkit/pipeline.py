@@ -40,8 +40,13 @@ def rows_to_process(config: RunConfig, job: Job) -> int:
     )
 
 
-def run_one(config: RunConfig, job: Job, folder: Path, label: str, listener: Listener) -> RunResult:
+def run_one(
+    config: RunConfig, job: Job, folder: Path, label: str, listener: Listener, with_table: bool = True
+) -> RunResult:
     """Train, save and score one strategy with one seed in the empty `folder`.
+
+    Where the backbone is a run, the log says of each kind of weights where it comes from and whether it trains;
+    `with_table` is false where it has said so of this strategy.
 
     Returns:
         the contents of its `results.json`, with the status `interrupted` when Ctrl-C ended the training.
@@ -58,8 +63,8 @@ def run_one(config: RunConfig, job: Job, folder: Path, label: str, listener: Lis
         model = load_classifier(job.files, config.backbone, job.data.labels, job.tokenizer.pad_token_id)
         report = strategy.apply(model)
         listener.said(str(report))
-        if not job.is_shared and job.files.is_ours:
-            listener.said(as_table(weights_of(model), with_training=True))
+        if with_table and job.files.is_ours:
+            listener.said(as_table(weights_of(model)))
         prefix = _prefix(config.training, model, job, label)
         _write_record(folder, config, job, label, strategy, model, report)
         start = time.perf_counter()
