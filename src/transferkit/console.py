@@ -80,6 +80,9 @@ class ProgressListener:
         for bar in self._progress.tasks:
             self._progress.update(bar.id, total=(bar.total or 0) + rows)
 
+    def begun(self, step: int) -> None:
+        """Nothing: the log says where it goes on."""
+
     def advanced(self, rows: int) -> None:
         """Move both bars."""
         for task in (self._job, self._run):

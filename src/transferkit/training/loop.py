@@ -230,6 +230,7 @@ def _begin(
             run.random = random
         else:
             torch.set_rng_state(random)
+    listener.begun(run.state.step)
     return run
 
 

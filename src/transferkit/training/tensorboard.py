@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -46,7 +48,13 @@ class TensorBoard(Silent):
             raise ConfigError(
                 'training.tensorboard needs the package tensorboard: pip install "transferkit[tensorboard]".'
             ) from None
-        self._writer = SummaryWriter(run / FOLDER)
+        self._open = partial(SummaryWriter, run / FOLDER)
+        self._writer: Any = None
+
+    def begun(self, step: int) -> None:
+        """Open a file of events."""
+        # A stopped training may have written of steps after its checkpoint: they are taken again.
+        self._writer = self._open(purge_step=step + 1)
 
     def stepped(self, step: int, loss: float, learning_rate: float) -> None:
         """Two points of curves by step."""
@@ -68,8 +76,9 @@ class TensorBoard(Silent):
         self._writer.add_image(f"attention/{name}", heads_image(weights), step, dataformats="HW")
 
     def close(self) -> None:
-        """Write what is left."""
-        self._writer.close()
+        """Write what is left, where training had begun."""
+        if self._writer is not None:
+            self._writer.close()
 
 
 def heads_image(weights: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
