@@ -26,6 +26,7 @@ from transferkit.training.averaging import LEAST_EPOCHS
 from transferkit.training.forward import predict_logits
 from transferkit.training.loop import Outcome, Plan, fit
 from transferkit.training.precision import Compute, threads
+from transferkit.training.samples import Samples
 from transferkit.training.tensorboard import tracked
 from transferkit.training.tracking import Listener
 from transferkit.training.used_rows import used_rows
@@ -70,7 +71,8 @@ def run_one(
         start = time.perf_counter()
         train, validation = (job.rows(split, prefix, job.compute) for split in ("train", "validation"))
         plan = _plan(config, strategy, job)
-        validate = validate_on(validation, plan.max_batch_tokens, listener, plan.compute, prefix)
+        samples = Samples.of(job.data, job.tables["validation"], plan.compute) if config.training.tensorboard else None
+        validate = validate_on(validation, plan.max_batch_tokens, listener, plan.compute, prefix, samples)
         with used_rows(model, [train, validation]):
             outcome = fit(
                 model, job.task, train, plan, validate=validate, folder=folder, listener=tracker, forward=prefix

@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.training.test_checkpoint import Killed, train
 from tests.training.test_loop import PLAN, Impatient
 from transferkit.errors import ConfigError
-from transferkit.evaluation.results import EpochRecord, TranslationExample
+from transferkit.evaluation.results import ClassificationExample, EpochRecord, TranslationExample
 from transferkit.training.tensorboard import FOLDER, PIXELS, heads_image, tracked
 from transferkit.training.tracking import Listener, Silent
 
@@ -49,6 +49,12 @@ def events_of(run: Path) -> EventAccumulator:
     return EventAccumulator(str(run / FOLDER)).Reload()
 
 
+def tables_of(events: EventAccumulator) -> list[tuple[int, str]]:
+    """The sample texts as (step, Markdown)."""
+    (tag,) = [tag for tag in events.Tags()["tensors"] if "examples" in tag]
+    return [(one.step, one.tensor_proto.string_val[0].decode()) for one in events.Tensors(tag)]
+
+
 def test_curves_and_examples_are_written_and_the_listener_still_hears(tmp_path: Path) -> None:
     heard = Heard()
     with tracked(heard, tmp_path, is_wanted=True) as both:
@@ -70,9 +76,20 @@ def test_curves_and_examples_are_written_and_the_listener_still_hears(tmp_path: 
     assert [step for step, _ in scalars["train/learning_rate"]] == [10, 20]
     (image,) = events.Images("attention/cross/layer 1")
     assert (image.step, image.width, image.height) == (20, 7 * PIXELS, 2 * PIXELS)
-    (text,) = [tag for tag in events.Tags()["tensors"] if "examples" in tag]
-    shown = events.Tensors(text)[0].tensor_proto.string_val[0].decode()
-    assert "| a \\| b | c | d e |" in shown
+    ((step, shown),) = tables_of(events)
+    assert step == 20
+    assert shown.splitlines() == ["| source | target | predicted |", "| --- | --- | --- |", "| a \\| b | c | d e |"]
+
+
+def test_the_answers_of_a_classifier_have_a_probability(tmp_path: Path) -> None:
+    one = ClassificationExample(text=("How?", "What | how?"), label="yes", predicted="no", probability=0.75)
+    with tracked(Silent(), tmp_path, is_wanted=True) as both:
+        both.begun(0)
+        both.epoch_ended(RECORD.model_copy(update={"examples": (one,)}))
+    ((_, shown),) = tables_of(events_of(tmp_path))
+    heading, _, line = shown.splitlines()
+    assert heading == "| text | label | predicted | probability |"
+    assert line == "| How? / What \\| how? | yes | no | 75.0\u00a0% |"
 
 
 def test_steps_that_are_taken_again_are_shown_once(tmp_path: Path) -> None:
