@@ -9,7 +9,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from transferkit import console
-from transferkit.evaluation.results import Comparison, RunResult
+from transferkit.evaluation.results import ClassificationExample, Comparison, RunResult
 
 from .report import samples
 
@@ -176,6 +176,14 @@ def test_epochs_are_aligned(capsys: pytest.CaptureFixture[str]) -> None:
     assert re.split(r"  +", lines[0].strip()) == ["1", *losses, *shares, "12.5 s"]
     assert lines[-1].endswith("12 min 5 s  best")
     assert max(map(len, lines)) <= 80
+
+
+def test_the_texts_of_a_classifier_are_left_to_tensorboard(capsys: pytest.CaptureFixture[str]) -> None:
+    ((_, (record, *_)),) = samples.histories([samples.run("lora")]).items()
+    one = ClassificationExample(text=("a long review",), label="pos", predicted="neg", probability=0.75)
+    with console.progress() as listener:
+        listener.epoch_ended(record.model_copy(update={"examples": (one,)}))
+    assert "review" not in capsys.readouterr().err
 
 
 def test_log_lines_reach_a_pipe_whole(capsys: pytest.CaptureFixture[str]) -> None:

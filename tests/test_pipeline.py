@@ -15,8 +15,10 @@ from safetensors.torch import load_file, save_file
 import transferkit
 from tests.small_data import write_csv
 from tests.training.test_checkpoint import Killed
+from tests.training.test_tensorboard import events_of, tables_of
 from transferkit import api, run_folder
 from transferkit.config import RunConfig
+from transferkit.data.preparation import prepare
 from transferkit.errors import AdaptationError, ConfigError, RunError
 from transferkit.evaluation.results import EpochRecord
 from transferkit.job import prepare_job
@@ -119,6 +121,48 @@ def test_a_run_that_keeps_the_mean_names_no_best_epoch(settings: dict[str, objec
     assert (result.status, result.epochs, result.best_epoch) == ("finished", 3, None)
     with pytest.raises(ConfigError, match="there are 2; train for 3 or more, or keep the best"):
         run(settings, tmp_path / "short", "lora", keep="average", epochs=2)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "pooling"), [("full", "model"), ("partial(layers=1)", "model"), ("linear-probe", "mean")]
+)
+def test_tensorboard_shows_curves_answers_and_where_it_looks(
+    settings: dict[str, object], tmp_path: Path, strategy: str, pooling: str
+) -> None:
+    folder = tmp_path / "run"
+    epochs, _ = run(settings | {"backbone.head_pooling": pooling}, folder, strategy, tensorboard=True)
+    events, steps = events_of(folder), [record.step for record in epochs]
+    points = {name: [one.step for one in events.Scalars(name)] for name in events.Tags()["scalars"]}
+    metrics = ("loss", "accuracy", "f1_macro", "mcc")
+    assert points == {"train/loss": [10], "train/learning_rate": [10]} | {f"validation/{m}": steps for m in metrics}
+    assert events.Tags()["images"] == ["attention/layer 2"]
+    assert [one.step for one in events.Images("attention/layer 2")] == steps
+    rows = prepare(read_record(folder).config.data).splits["validation"][:5]
+    tables = tables_of(events)
+    assert [step for step, _ in tables] == steps
+    for (_, table), record in zip(tables, epochs, strict=True):
+        lines = [line.strip("| ").split(" | ") for line in table.splitlines()[2:]]
+        assert [line[0] for line in lines] == rows["text"]
+        assert [line[1] for line in lines] == [("bad", "good")[label] for label in rows["label"]]
+        assert [line[2] for line in lines] == [one.predicted for one in record.examples]
+        assert all(0.5 <= one.probability <= 1 for one in record.examples)
+
+
+@pytest.mark.parametrize("training", [{}, {"precision": "bf16", "attention": "plain"}], ids=str)
+@pytest.mark.parametrize("strategy", ["full", "lora(dropout=0.1)", "partial(layers=1)"])
+def test_tensorboard_changes_no_weight_and_no_logit(
+    settings: dict[str, object], tmp_path: Path, strategy: str, training: dict[str, object]
+) -> None:
+    plain, logits = run(settings, tmp_path / "plain", strategy, **training)
+    seen, same = run(settings, tmp_path / "seen", strategy, **training, tensorboard=True)
+    assert [record.model_copy(update={"examples": ()}) for record in seen] == plain
+    assert np.array_equal(logits, same)
+    files = {file.name for file in (tmp_path / "plain" / "model").glob("*.safetensors")}
+    assert files
+    for name in files:
+        one, other = (load_file(tmp_path / folder / "model" / name) for folder in ("plain", "seen"))
+        assert all(torch.equal(one[key], other[key]) for key in one)
+    assert not (tmp_path / "plain" / "tensorboard").exists()
 
 
 def test_one_thread_and_two_agree(settings: dict[str, object], tmp_path: Path) -> None:

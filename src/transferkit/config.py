@@ -146,7 +146,7 @@ class LoopConfig(Section):
     threads: int | None = Field(default=None, ge=1)
     # A training that is stopped goes on from its last checkpoint; one takes a second to write.
     checkpoint_minutes: float = Field(default=5.0, ge=0)
-    # Losses, learning rate, metrics and sample texts for TensorBoard, in the run folder.
+    # Losses, learning rate, metrics, sample texts and pictures of attention for TensorBoard, in the run folder.
     tensorboard: bool = False
 
 

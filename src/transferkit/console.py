@@ -25,7 +25,14 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from transferkit.evaluation.results import Comparison, EpochRecord, RunResult, Scores, TranslationScores
+from transferkit.evaluation.results import (
+    Comparison,
+    EpochRecord,
+    RunResult,
+    Scores,
+    TranslationExample,
+    TranslationScores,
+)
 from transferkit.formatting import (
     MISSING,
     clip,
@@ -80,6 +87,9 @@ class ProgressListener:
         for bar in self._progress.tasks:
             self._progress.update(bar.id, total=(bar.total or 0) + rows)
 
+    def begun(self, step: int) -> None:
+        """Nothing: the log says where it goes on."""
+
     def advanced(self, rows: int) -> None:
         """Move both bars."""
         for task in (self._job, self._run):
@@ -105,9 +115,11 @@ class ProgressListener:
         aligned = [f"{cell:>{len(heading)}}" for cell, heading in zip(cells, headings, strict=True)]
         self._print_line("  ".join([*aligned, f"{seconds(record.seconds):>10}", "best" if record.best else ""]))
         for one in record.examples:
-            self._print_line(f"    source     {one.source}")
-            self._print_line(f"    target     {one.target}")
-            self._print_line(f"    predicted  {one.predicted}")
+            # A classifier's are for TensorBoard: texts may be long, and the line above says how many are right.
+            if isinstance(one, TranslationExample):
+                self._print_line(f"    source     {one.source}")
+                self._print_line(f"    target     {one.target}")
+                self._print_line(f"    predicted  {one.predicted}")
 
     def looked(self, name: str, weights: npt.NDArray[np.float32], step: int) -> None:
         """Nothing: it is a picture."""

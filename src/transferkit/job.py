@@ -10,7 +10,6 @@ import torch
 
 from transferkit import run_folder
 from transferkit.adaptation.prefix import Prefix
-from transferkit.adaptation.weights import as_table, weights_of
 from transferkit.config import PretrainConfig, SharedConfig, TrainingConfig
 from transferkit.data import inspection, workspace
 from transferkit.data.batching import FeatureTable, LengthGroupedSampler
@@ -78,9 +77,6 @@ def prepare_job(config: SharedConfig, listener: Listener, is_shared: bool = Fals
         listener.said(note)
     with torch.random.fork_rng(devices=[]):
         model = load_classifier(files, config.backbone, data.labels, tokenizer.pad_token_id)
-    if is_shared and files.is_ours:
-        # Each run says which of these train; a single one says it in a table of its own.
-        listener.said(as_table(weights_of(model), with_training=False))
     fingerprint = model.fingerprint()
     compute = _choose_compute(config.training, model, fingerprint, tables["train"], listener)
     del model

@@ -26,6 +26,7 @@ from transferkit.training.averaging import LEAST_EPOCHS
 from transferkit.training.forward import predict_logits
 from transferkit.training.loop import Outcome, Plan, fit
 from transferkit.training.precision import Compute, threads
+from transferkit.training.samples import Samples
 from transferkit.training.tensorboard import tracked
 from transferkit.training.tracking import Listener
 from transferkit.training.used_rows import used_rows
@@ -40,8 +41,13 @@ def rows_to_process(config: RunConfig, job: Job) -> int:
     )
 
 
-def run_one(config: RunConfig, job: Job, folder: Path, label: str, listener: Listener) -> RunResult:
+def run_one(
+    config: RunConfig, job: Job, folder: Path, label: str, listener: Listener, with_table: bool = True
+) -> RunResult:
     """Train, save and score one strategy with one seed in the empty `folder`.
+
+    Where the backbone is a run, the log says of each kind of weights where it comes from and whether it trains;
+    `with_table` is false where it has said so of this strategy.
 
     Returns:
         the contents of its `results.json`, with the status `interrupted` when Ctrl-C ended the training.
@@ -58,15 +64,16 @@ def run_one(config: RunConfig, job: Job, folder: Path, label: str, listener: Lis
         model = load_classifier(job.files, config.backbone, job.data.labels, job.tokenizer.pad_token_id)
         report = strategy.apply(model)
         listener.said(str(report))
-        if not job.is_shared and job.files.is_ours:
-            listener.said(as_table(weights_of(model), with_training=True))
+        if with_table and job.files.is_ours:
+            listener.said(as_table(weights_of(model)))
         prefix = _prefix(config.training, model, job, label)
         if not (folder / run_folder.RUN_FILE).is_file():
             _write_record(folder, config, job, label, strategy, model, report)
         start = time.perf_counter()
         train, validation = (job.rows(split, prefix, job.compute) for split in ("train", "validation"))
         plan = _plan(config, strategy, job)
-        validate = validate_on(validation, plan.max_batch_tokens, listener, plan.compute, prefix)
+        samples = Samples.of(job.data, job.tables["validation"], plan.compute) if config.training.tensorboard else None
+        validate = validate_on(validation, plan.max_batch_tokens, listener, plan.compute, prefix, samples)
         with used_rows(model, [train, validation]):
             outcome = fit(
                 model, job.task, train, plan, validate=validate, folder=folder, listener=tracker, forward=prefix

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,13 +17,14 @@ import transferkit
 from tests import tiny
 from tests.end_to_end.conftest import Run
 from tests.small_data import write_csv
+from tests.test_pipeline import Log
 from tests.training.test_loop import Impatient
 from transferkit.config import PretrainConfig
 from transferkit.data.preparation import prepare
 from transferkit.errors import ConfigError, RunError, TransferKitError
 from transferkit.inference.predictor import Predictor
 from transferkit.run_folder import find_backbone, read_predictions, read_record
-from transferkit.settings import pretrain_config, run_config
+from transferkit.settings import compare_config, pretrain_config, run_config
 
 GOOD, BAD = ("good", "fine", "wonderful"), ("bad", "dull", "terrible")
 SMALL = ["--epochs", "3", "--set", "training.batch_size=8", "--precision", "fp32", "--set", "training.threads=1"]
@@ -104,6 +106,23 @@ def test_the_command_line_pretrains_adapts_predicts_and_evaluates(folder: Path, 
         assert code == 0
         assert json.loads(out)["label"] in ("pos", "neg")
         assert len(labels) == len(logits)
+
+
+def test_a_comparison_says_of_each_strategy_once_what_becomes_of_the_weights(folder: Path, tmp_path: Path) -> None:
+    settings = {
+        "data.source": str(folder / "reviews.csv"), "backbone.name": str(folder / "text-encoder"),
+        "training.epochs": 1, "training.precision": "fp32", "training.threads": 1,
+    }  # fmt: skip
+    log = Log()
+    config = compare_config(None, settings | {"strategies": ["linear-probe", "full"], "seeds": [0, 1]}, [])
+    transferkit.compare(config, tmp_path / "out", listener=log)
+    probe, full = (lines for lines in log.lines if lines.startswith("Parameters"))
+    assert re.search(r"^network\.embedding\.weight .* loaded +frozen$", probe, re.MULTILINE)
+    assert re.search(r"^head\.\*\.weight .* replaced +trains$", probe, re.MULTILINE)
+    assert re.search(r"^network\.embedding\.weight .* loaded +trains$", full, re.MULTILINE)
+    assert "frozen" not in full
+    transferkit.compare(config.model_copy(update={"seeds": (0, 1, 2)}), tmp_path / "out", listener=log)
+    assert [lines for lines in log.lines if lines.startswith("Parameters")][2:] == [probe, full], "of what is new"
 
 
 @pytest.mark.parametrize("architecture", ["text-encoder", "averaging"])

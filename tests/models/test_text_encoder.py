@@ -59,6 +59,16 @@ def test_padding_changes_no_logit(model: TextClassifier) -> None:
     torch.testing.assert_close(together[1:], alone, atol=1e-5, rtol=1e-5)
 
 
+def test_it_shows_what_its_layers_look_at_where_it_is_asked(network: TextEncoder) -> None:
+    plain, asked = network(**BATCH), network(**BATCH, output_attentions=True)
+    assert plain.attentions is None
+    assert [weights.shape for weights in asked.attentions] == [(2, 2, 4, 4)] * 2
+    for weights in asked.attentions:
+        torch.testing.assert_close(weights.sum(-1), torch.ones(2, 2, 4))
+        assert (weights[1, :, :, 2:] == 0).all(), "padding"
+    torch.testing.assert_close(asked.last_hidden_state, plain.last_hidden_state, atol=1e-5, rtol=1e-5)
+
+
 def test_it_equals_torch(network: TextEncoder, model: TextClassifier) -> None:
     layer = nn.TransformerEncoderLayer(100, 2, 128, batch_first=True)
     twin = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False).eval()

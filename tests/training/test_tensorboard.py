@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from tests.training.test_checkpoint import Killed, train
+from tests.training.test_loop import PLAN, Impatient
 from transferkit.errors import ConfigError
-from transferkit.evaluation.results import EpochRecord, TranslationExample
+from transferkit.evaluation.results import ClassificationExample, EpochRecord, TranslationExample
 from transferkit.training.tensorboard import FOLDER, PIXELS, heads_image, tracked
 from transferkit.training.tracking import Listener, Silent
 
@@ -39,9 +44,21 @@ class Heard(Silent):
         self.lines.append(message)
 
 
+def events_of(run: Path) -> EventAccumulator:
+    """What TensorBoard reads in a run folder."""
+    return EventAccumulator(str(run / FOLDER)).Reload()
+
+
+def tables_of(events: EventAccumulator) -> list[tuple[int, str]]:
+    """The sample texts as (step, Markdown)."""
+    (tag,) = [tag for tag in events.Tags()["tensors"] if "examples" in tag]
+    return [(one.step, one.tensor_proto.string_val[0].decode()) for one in events.Tensors(tag)]
+
+
 def test_curves_and_examples_are_written_and_the_listener_still_hears(tmp_path: Path) -> None:
     heard = Heard()
     with tracked(heard, tmp_path, is_wanted=True) as both:
+        both.begun(0)
         both.stepped(10, 3.0, 0.05)
         both.stepped(20, 2.0, 0.1)
         both.epoch_ended(RECORD)
@@ -51,9 +68,7 @@ def test_curves_and_examples_are_written_and_the_listener_still_hears(tmp_path: 
         both.started("run", 3)
         both.looked("cross/layer 1", WEIGHTS, 20)
     assert (heard.steps, heard.lines) == ([10, 20], ["done"])
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    events = EventAccumulator(str(tmp_path / FOLDER)).Reload()
+    events = events_of(tmp_path)
     scalars = {name: [(one.step, one.value) for one in events.Scalars(name)] for name in events.Tags()["scalars"]}
     assert scalars["train/loss"] == [(10, 3.0), (20, 2.0)]
     assert scalars["validation/bleu"] == [(20, 12.5)]
@@ -61,9 +76,35 @@ def test_curves_and_examples_are_written_and_the_listener_still_hears(tmp_path: 
     assert [step for step, _ in scalars["train/learning_rate"]] == [10, 20]
     (image,) = events.Images("attention/cross/layer 1")
     assert (image.step, image.width, image.height) == (20, 7 * PIXELS, 2 * PIXELS)
-    (text,) = [tag for tag in events.Tags()["tensors"] if "examples" in tag]
-    shown = events.Tensors(text)[0].tensor_proto.string_val[0].decode()
-    assert "| a \\| b | c | d e |" in shown
+    ((step, shown),) = tables_of(events)
+    assert step == 20
+    assert shown.splitlines() == ["| source | target | predicted |", "| --- | --- | --- |", "| a \\| b | c | d e |"]
+
+
+def test_the_answers_of_a_classifier_have_a_probability(tmp_path: Path) -> None:
+    one = ClassificationExample(text=("How?", "What | how?"), label="yes", predicted="no", probability=0.75)
+    with tracked(Silent(), tmp_path, is_wanted=True) as both:
+        both.begun(0)
+        both.epoch_ended(RECORD.model_copy(update={"examples": (one,)}))
+    ((_, shown),) = tables_of(events_of(tmp_path))
+    heading, _, line = shown.splitlines()
+    assert heading == "| text | label | predicted | probability |"
+    assert line == "| How? / What \\| how? | yes | no | 75.0\u00a0% |"
+
+
+def test_steps_that_are_taken_again_are_shown_once(tmp_path: Path) -> None:
+    # Eight steps an epoch, a checkpoint after each, and a line after the tenth, the twentieth and the thirtieth step.
+    plan = replace(PLAN, epochs=4, checkpoint_minutes=60.0)
+    with pytest.raises(Killed), tracked(Impatient(64 + 40 + 32, Killed), tmp_path, is_wanted=True) as both:
+        train(tmp_path, plan, both)
+    assert [one.step for one in events_of(tmp_path).Scalars("train/loss")] == [10]
+    # Files of events are read in the order of their names, which hold seconds.
+    time.sleep(1)
+    with tracked(Silent(), tmp_path, is_wanted=True) as both:
+        train(tmp_path, plan, both)
+    events = events_of(tmp_path)
+    assert [one.step for one in events.Scalars("train/loss")] == [10, 20, 30]
+    assert [one.step for one in events.Scalars("validation/loss")] == [8, 16, 24, 32]
 
 
 def test_a_picture_of_attention_is_dark_where_the_weight_is_large() -> None:

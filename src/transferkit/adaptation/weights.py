@@ -37,12 +37,12 @@ def weights_of(model: TextClassifier) -> tuple[Weights, ...]:
     )
 
 
-def as_table(rows: Sequence[Weights], with_training: bool) -> str:
+def as_table(rows: Sequence[Weights]) -> str:
     """Lines for the log, one for each kind of parameters."""
-    cells = [["Parameters", "", "Numbers", "Origin", "Training" if with_training else ""]]
+    cells = [["Parameters", "", "Numbers", "Origin", "Training"]]
     for row in rows:
         number = f"{row.parameters:,}" if row.parameters else ""
-        trains = ("trains" if row.trains else "frozen") if with_training and row.origin != "left out" else ""
+        trains = "" if row.origin == "left out" else "trains" if row.trains else "frozen"
         cells.append([row.name, f"x {row.tensors}" if row.tensors > 1 else "", number, row.origin, trains])
     widths = [max(len(line[column]) for line in cells) for column in range(5)]
     return "\n".join(

@@ -65,10 +65,11 @@ def compare(config: CompareConfig, out: Path, overwrite: bool, listener: Listene
     if finished:
         listener.said(f"{len(finished)} of {len(cells)} runs are finished already and are kept.")
     listener.planned(sum(rows_to_process(cell.config, job) for cell in waiting))
+    firsts = {cell.label: cell for cell in reversed(waiting)}
     results = dict(finished)
     try:
         for cell in waiting:
-            results[cell.folder] = _run(out, cell, job, listener)
+            results[cell.folder] = _run(out, cell, job, listener, with_table=cell is firsts[cell.label])
             if results[cell.folder].status == "interrupted":
                 raise KeyboardInterrupt
     finally:
@@ -133,14 +134,14 @@ def _finished(out: Path, cell: Cell) -> RunResult | None:
     return _placed(result, cell)
 
 
-def _run(out: Path, cell: Cell, job: Job, listener: Listener) -> RunResult:
+def _run(out: Path, cell: Cell, job: Job, listener: Listener, with_table: bool) -> RunResult:
     """Run one cell; a failure becomes a result with its reason."""
     folder = out / cell.folder
     if folder.is_dir():
         shutil.rmtree(folder)
     folder.mkdir()
     try:
-        result = run_one(cell.config, job, folder, cell.label, listener)
+        result = run_one(cell.config, job, folder, cell.label, listener, with_table)
     except Exception as error:  # whatever goes wrong in one run, the others can still be compared
         reason = " ".join(str(error).split())
         if not isinstance(error, TransferKitError):

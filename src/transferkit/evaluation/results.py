@@ -75,6 +75,18 @@ class TranslationExample(Record):
     predicted: str
 
 
+class ClassificationExample(Record):
+    """A text, its label, and the label that it is given."""
+
+    text: tuple[str, ...] = Field(description="one text, or two of a pair, the beginning of each")
+    label: str
+    predicted: str
+    probability: float = Field(description="of the predicted label")
+
+
+Example = TranslationExample | ClassificationExample
+
+
 class TranslationScores(Record):
     """All that one set of translations says against the references."""
 
@@ -218,7 +230,9 @@ class EpochRecord(Record):
     metrics: dict[str, float] = Field(description="classification: accuracy, f1_macro, mcc; translation: bleu, chrf")
     seconds: float
     best: bool
-    examples: tuple[TranslationExample, ...] = ()
+    examples: tuple[Example, ...] = Field(
+        default=(), description="validation rows to look at; of a classifier where `--tensorboard` asks for them"
+    )
 
 
 class Mistake(Record):

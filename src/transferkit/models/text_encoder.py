@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
-from transferkit.models.layers import Encoder, Shape, SinusoidalPositions
+from transferkit.models.layers import Encoder, Shape, SinusoidalPositions, Weights
 
 
 class TextEncoderConfig(PreTrainedConfig):  # type: ignore[misc]
@@ -55,11 +55,18 @@ class TextEncoder(PreTrainedModel):  # type: ignore[misc]
         """The word vectors."""
         return self.embedding
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, **_: Any) -> BaseModelOutput:
-        """ids int64 and mask bool, True on real tokens, each [rows, length]."""
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, output_attentions: bool = False, **_: Any
+    ) -> BaseModelOutput:
+        """ids int64 and mask bool, True on real tokens, each [rows, length].
+
+        Where they are asked for, as transformers asks, the outcome has the attention weights of each layer too.
+        """
         # Not in the embedding, so that this is one that others know (section 3.4 of Vaswani et al. 2017).
         x = self.embedding(input_ids) * math.sqrt(self.config.hidden_size)
-        return BaseModelOutput(self.encoder(self.positions(x), attention_mask[:, None, None, :].bool()))
+        weights = Weights() if output_attentions else None
+        x = self.encoder(self.positions(x), attention_mask[:, None, None, :].bool(), weights)
+        return BaseModelOutput(x, attentions=None if weights is None else tuple(weights))
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

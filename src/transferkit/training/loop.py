@@ -24,7 +24,7 @@ from transferkit.adaptation.freezing import set_training_mode
 from transferkit.data.batching import LengthGroupedSampler, TokenBudgetSampler, split
 from transferkit.environment import release_memory
 from transferkit.errors import TransferKitError
-from transferkit.evaluation.results import EpochRecord, TranslationExample
+from transferkit.evaluation.results import EpochRecord, Example
 from transferkit.tasks.base import Task
 from transferkit.training.averaging import FIRST_EPOCH
 from transferkit.training.checkpoint import TrainingState, restore_state, restore_weights, save_state, save_weights
@@ -46,7 +46,7 @@ class Validation:
     """
 
     scores: Mapping[str, float]
-    examples: tuple[TranslationExample, ...] = ()
+    examples: tuple[Example, ...] = ()
     attentions: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
 
 
@@ -230,6 +230,7 @@ def _begin(
             run.random = random
         else:
             torch.set_rng_state(random)
+    listener.begun(run.state.step)
     return run
 
 

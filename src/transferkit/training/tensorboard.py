@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from transferkit.errors import ConfigError
-from transferkit.evaluation.results import EpochRecord
+from transferkit.evaluation.results import EpochRecord, Example
+from transferkit.formatting import percent
 from transferkit.training.tracking import Both, Listener, Silent
 
 FOLDER = "tensorboard"
@@ -46,7 +49,13 @@ class TensorBoard(Silent):
             raise ConfigError(
                 'training.tensorboard needs the package tensorboard: pip install "transferkit[tensorboard]".'
             ) from None
-        self._writer = SummaryWriter(run / FOLDER)
+        self._open = partial(SummaryWriter, run / FOLDER)
+        self._writer: Any = None
+
+    def begun(self, step: int) -> None:
+        """Open a file of events."""
+        # A stopped training may have written of steps after its checkpoint: they are taken again.
+        self._writer = self._open(purge_step=step + 1)
 
     def stepped(self, step: int, loss: float, learning_rate: float) -> None:
         """Two points of curves by step."""
@@ -58,9 +67,7 @@ class TensorBoard(Silent):
         for name, value in {"loss": record.validation_loss, **record.metrics}.items():
             self._writer.add_scalar(f"validation/{name}", value, record.step)
         if record.examples:
-            rows = [f"| {_cell(e.source)} | {_cell(e.target)} | {_cell(e.predicted)} |" for e in record.examples]
-            table = "\n".join(["| source | target | predicted |", "|---|---|---|", *rows])
-            self._writer.add_text("validation/examples", table, record.step)
+            self._writer.add_text("validation/examples", _table(record.examples), record.step)
         self._writer.flush()
 
     def looked(self, name: str, weights: npt.NDArray[np.float32], step: int) -> None:
@@ -68,8 +75,9 @@ class TensorBoard(Silent):
         self._writer.add_image(f"attention/{name}", heads_image(weights), step, dataformats="HW")
 
     def close(self) -> None:
-        """Write what is left."""
-        self._writer.close()
+        """Write what is left, where training had begun."""
+        if self._writer is not None:
+            self._writer.close()
 
 
 def heads_image(weights: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -80,5 +88,16 @@ def heads_image(weights: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return row.repeat(PIXELS, axis=0).repeat(PIXELS, axis=1)
 
 
-def _cell(text: str) -> str:
+def _table(examples: Sequence[Example]) -> str:
+    """A line of Markdown for each, under the names of its fields."""
+    names = list(type(examples[0]).model_fields)
+    rows = [[_cell(value) for _, value in one] for one in examples]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [names, ["---"] * len(names), *rows])
+
+
+def _cell(value: str | tuple[str, ...] | float) -> str:
+    """A text, the two of a pair, or a probability."""
+    if isinstance(value, float):
+        return percent(value)
+    text = value if isinstance(value, str) else " / ".join(value)
     return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")

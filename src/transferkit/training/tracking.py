@@ -25,6 +25,9 @@ class Listener(Protocol):
     def extended(self, rows: int) -> None:
         """The job and the run that goes on will put `rows` more through than was said."""
 
+    def begun(self, step: int) -> None:
+        """Training begins, or goes on, after `step` steps of the optimizer."""
+
     def advanced(self, rows: int) -> None:
         """Some more rows went through the model."""
 
@@ -51,6 +54,9 @@ class Silent:
         """Nothing."""
 
     def extended(self, rows: int) -> None:
+        """Nothing."""
+
+    def begun(self, step: int) -> None:
         """Nothing."""
 
     def advanced(self, rows: int) -> None:
@@ -89,6 +95,11 @@ class Both:
         """To both."""
         for one in self._both:
             one.extended(rows)
+
+    def begun(self, step: int) -> None:
+        """To both."""
+        for one in self._both:
+            one.begun(step)
 
     def advanced(self, rows: int) -> None:
         """To both."""
