@@ -14,7 +14,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "transferkit"
 ORDER = [
     "errors", "formatting", "parsing", "config", "settings", "environment", "data", "tokenization", "tasks", "models",
     "generation", "adaptation", "evaluation", "training", "run_folder", "job", "pipeline", "translation_pipeline",
-    "comparison", "report", "inference", "api", "schemas", "console", "cli",
+    "comparison", "report", "inference", "api", "schemas", "console", "options", "cli",
 ]  # fmt: skip
 FREE = {"__init__", "__main__"}
 

@@ -9,69 +9,28 @@ import errno
 import io
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from transferkit import __version__
 from transferkit.errors import ConfigError, TransferKitError
+from transferkit.options import (
+    DATA_SETTINGS,
+    ENCODER_SETTINGS,
+    OF_BACKBONES,
+    TRAINING_SETTINGS,
+    TRANSLATION_SETTINGS,
+    Command,
+    Setting,
+    by_path,
+    setting_options,
+)
 
 if TYPE_CHECKING:
     from transferkit.evaluation.results import RunResult
-
-Command = TypeVar("Command", bound=Callable[..., Any])
-
-# The options that set a field of the configuration: flag, path of the field, help, and what click needs to know.
-DATA_SETTINGS: list[tuple[str, str, str, dict[str, Any]]] = [
-    ("--data", "data.source", "CSV, TSV, JSONL, Parquet, folder, hub id, or built-in name; else film reviews.", {}),
-    ("--text", "data.text", "The text column.", {}),
-    ("--pair", "data.pair", "The two text columns; of a translation: from, into.", {"nargs": 2, "metavar": "A B"}),
-    ("--label", "data.label", "The label column.", {}),
-    ("--label-names", "data.label_names", "Names for the sorted labels: World,Sports,...", {"metavar": "NAMES"}),
-    ("--encoding", "data.encoding", "Of text files; UTF-8 unless said.", {}),
-    ("--quoting", "data.quoting", "auto: CSV quotes, TSV does not.", {"type": click.Choice(["auto", "csv", "none"])}),
-]
-TRAINING_SETTINGS: list[tuple[str, str, str, dict[str, Any]]] = [
-    ("--validation-data", "data.validation", "Rows to choose the best epoch on; else drawn from --data.", {}),
-    ("--test-data", "data.test", "Rows to score on; else drawn from --data.", {}),
-    ("--train-size", "data.train_size", "Draw so many training rows, stratified.", {"type": int}),
-    ("--validation-size", "data.validation_size", "Draw so many validation rows, stratified.", {"type": int}),
-    ("--test-size", "data.test_size", "Draw so many test rows, stratified.", {"type": int}),
-    ("--backbone", "backbone.name", "Built-in name, folder, or hub id; else minilm.", {}),
-    ("--head-pooling", "backbone.head_pooling", "auto: as the backbone declares, else its own head (model).",
-     {"type": click.Choice(["auto", "mean", "first", "model"])}),
-    ("--max-length", "tokenization.max_length", "Tokens kept of each row; else 256, or what the backbone allows.",
-     {"type": int}),
-    ("--truncation-side", "tokenization.truncation_side", "The end that is cut off long texts.",
-     {"type": click.Choice(["left", "right"])}),
-    ("--epochs", "training.epochs", "Passes over the training rows; else each strategy's own.", {"type": int}),
-    ("--precision", "training.precision", "auto measures this machine.",
-     {"type": click.Choice(["auto", "fp32", "bf16"])}),
-    ("--tensorboard", "training.tensorboard", "Write curves and samples for TensorBoard into the run folder.",
-     {"is_flag": True, "default": None}),
-    ("--prefix-cache", "training.prefix_cache", "Where outputs of frozen layers are kept; auto: where they fit.",
-     {"type": click.Choice(["auto", "off", "memory", "disk"])}),
-]  # fmt: skip
-TRANSLATION_SETTINGS: list[tuple[str, str, str, dict[str, Any]]] = [
-    ("--target-data", "data.target_file", "Translation: the file whose lines belong to those of --data.", {}),
-    ("--on-too-long", "data.on_too_long", "Translation: what becomes of rows over --max-length.",
-     {"type": click.Choice(["drop", "error"])}),
-]  # fmt: skip
-ENCODER_SETTINGS: list[tuple[str, str, str, dict[str, Any]]] = [
-    ("--vectors", "encoder.vectors", "A file of GloVe vectors (.txt, .txt.gz), or minilm: its token embeddings.", {}),
-    ("--architecture", "encoder.architecture", "Encoder layers, or the mean of the vectors and one hidden layer.",
-     {"type": click.Choice(["text-encoder", "averaging"])}),
-    ("--freeze-vectors", "encoder.freeze_vectors", "Leave the vectors as they are, here and in every adaptation.",
-     {"is_flag": True, "default": None}),
-    ("--layers", "encoder.layers", "Encoder layers.", {"type": int}),
-    ("--heads", "encoder.heads", "Attention heads of each.", {"type": int}),
-    ("--feed-forward", "encoder.feed_forward", "Width of the feed-forward layers.", {"type": int}),
-]  # fmt: skip
-# What a new encoder has no choice in.
-OF_BACKBONES = {"--backbone", "--prefix-cache"}
-LISTS = {"data.label_names"}
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -80,23 +39,12 @@ def app() -> None:
     """Adapt a pretrained text model to your data in every way, compare the ways honestly, keep the best."""
 
 
-def setting_options(*settings: tuple[str, str, str, dict[str, Any]]) -> Callable[[Command], Command]:
-    """Add an option for each setting; the command gets them as `settings`, by dotted path."""
-
-    def decorate(command: Command) -> Command:
-        for flag, path, text, details in reversed(settings):
-            command = click.option(flag, path.replace(".", "__"), help=text, **details)(command)
-        return command
-
-    return decorate
-
-
 def training_options(command: Command) -> Command:
     """The options that `train` and `compare` share."""
     return _training_options(command, TRAINING_SETTINGS)
 
 
-def _training_options(command: Command, settings: list[tuple[str, str, str, dict[str, Any]]]) -> Command:
+def _training_options(command: Command, settings: list[Setting]) -> Command:
     command = click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")(command)
     command = click.option("--overwrite", is_flag=True, help="Replace what an earlier run left in --out.")(command)
     command = click.option(
@@ -123,7 +71,7 @@ def train(
     from transferkit import api, console
     from transferkit.settings import run_config, task_of, translation_config
 
-    settings = _by_path(options)
+    settings = by_path(options)
     if resume:
         _refuse_with_resume(settings | {"recipe": recipe, "--task": task, "--strategy": strategy, "--seed": seed,
                                         "--set": assignments or None, "--overwrite": overwrite or None})  # fmt: skip
@@ -160,7 +108,7 @@ def pretrain(
     from transferkit import api, console
     from transferkit.settings import pretrain_config
 
-    config = pretrain_config(recipe, _by_path(options) | {"seed": seed}, assignments)
+    config = pretrain_config(recipe, by_path(options) | {"seed": seed}, assignments)
     with console.progress() as listener:
         result = api.pretrain(config, out, overwrite=overwrite, listener=listener)
     _show_run(result, out, as_json)
@@ -183,7 +131,7 @@ def compare(
     from transferkit import api, console
     from transferkit.settings import compare_config, split_list
 
-    settings = _by_path(options) | {
+    settings = by_path(options) | {
         "strategies": split_list(strategies) if strategies else None,
         "seeds": [_whole_number(text, "--seeds") for text in seeds.split(",")] if seeds else None,
     }
@@ -207,7 +155,7 @@ def evaluate(run: Path, as_json: bool, **options: Any) -> None:
     from transferkit.config import DataConfig
     from transferkit.parsing import build
 
-    settings = {path.removeprefix("data."): value for path, value in _by_path(options).items() if value is not None}
+    settings = {path.removeprefix("data."): value for path, value in by_path(options).items() if value is not None}
     if "source" not in settings:
         raise ConfigError("--data is missing: name the labelled rows to score the run on.")
     with console.progress() as listener:
@@ -375,14 +323,6 @@ def _of_the_machine(error: Exception) -> str | None:
 def _stop(message: str, code: int) -> None:
     click.echo(f"transferkit: {message}", err=True)
     sys.exit(code)
-
-
-def _by_path(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of `setting_options` by dotted path; lists split at their commas."""
-    settings = {name.replace("__", "."): value for name, value in options.items()}
-    return {
-        path: value.split(",") if path in LISTS and value is not None else value for path, value in settings.items()
-    }
 
 
 def _show_run(result: RunResult, out: Path, as_json: bool) -> None:
