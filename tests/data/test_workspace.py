@@ -31,10 +31,11 @@ def test_forked_processes_have_files_of_their_own() -> None:
         "from transferkit.data import workspace\n"
         "workspace.folder()\n"
         "child = os.fork()\n"
+        "if child:\n"
+        "    os.wait()\n"
         "print(workspace.new_file(), flush=True)\n"
-        "if child == 0:\n"
+        "if not child:\n"
         "    os._exit(0)\n"
-        "os.wait()"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert len(set(done.stdout.split())) == 2
