@@ -28,7 +28,7 @@ from benchmarks.translation import Pairs
 from benchmarks.twin import twin_of
 from transferkit.environment import quiet_libraries
 from transferkit.evaluation.translation import corpus_metrics
-from transferkit.generation.batches import Decoding, SourceBatch, bounded, decode_all, in_length_order
+from transferkit.generation.batches import Decoding, SourceBatch, decode_all, in_length_order, longest_target
 from transferkit.generation.ctranslate2 import Quantization, ctranslate2, export_ctranslate2, translated
 from transferkit.generation.decoding import Bounds
 from transferkit.generation.workers import at_once
@@ -77,10 +77,10 @@ def textbook(setting: Setting, sources: Ids, _budget: int) -> Outputs:
     model = setting.model.eval()
     outputs = []
     for ids in sources:
-        bounds = bounded(setting.bounds, len(ids))
+        bounds, most = setting.bounds, longest_target(len(ids), translation.MAX_TOKENS)
         encoded = model.encode(torch.tensor([ids]))
         target = torch.tensor([[bounds.start]])
-        while target.shape[1] <= bounds.max_length:
+        while target.shape[1] <= most:
             states = model.decode(target, encoded)
             token = model.project(states[:, -1]).argmax(-1)
             target = torch.cat([target, token.unsqueeze(1)], 1)
@@ -104,7 +104,7 @@ def generated(model: Any, bounds: Bounds, padding: int, beams: int, sources: Ids
     for rows, ids, mask in in_length_order(sources, padding, budget // beams):
         found = model.generate(
             input_ids=ids, attention_mask=mask.long(), num_beams=beams, do_sample=False,
-            max_new_tokens=bounded(bounds, ids.shape[1]).max_length,
+            max_new_tokens=longest_target(ids.shape[1], translation.MAX_TOKENS),
         )  # fmt: skip
         for row, tokens in zip(rows, found.tolist(), strict=True):
             outputs[row] = tuple(token for token in tokens[1:] if token not in special)
@@ -119,7 +119,7 @@ def by_ctranslate2(setting: Setting, library: Any, sources: Ids, budget: int) ->
     def work(batch: SourceBatch) -> list[list[str]]:
         rows, ids, _ = batch
         tokens = [source.names(sources[row][:-1]) for row in rows]
-        return translated(library, tokens, bounded(setting.bounds, ids.shape[1]).max_length, setting.beams)
+        return translated(library, tokens, longest_target(ids.shape[1], translation.MAX_TOKENS), setting.beams)
 
     batches = list(in_length_order(sources, setting.padding, budget // setting.beams))
     for (rows, *_), found in zip(batches, at_once(work, batches, len(batches)), strict=True):

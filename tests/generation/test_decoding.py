@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -103,14 +104,17 @@ def test_no_target_is_longer_than_its_bound_and_none_holds_its_end(decoder: Lean
 
 def test_every_target_has_a_bound_of_its_own(decoder: LeanTranslator) -> None:
     most = [4, 1, 3]
-    greedy = decode(decoder, SOURCES, SOURCES != 0, BOUNDS, most=most)
-    best = beam_search(decoder, SOURCES, SOURCES != 0, BOUNDS, beams=3, most=most)
+    bounds = replace(BOUNDS, max_length=most)
+    greedy = decode(decoder, SOURCES, SOURCES != 0, bounds)
+    best = beam_search(decoder, SOURCES, SOURCES != 0, bounds, beams=3)
     for row, length in enumerate(most):
         one, own = SOURCES[row, SOURCES[row] != 0][None], Bounds(START, END, length)
         assert greedy[row].tokens == decode(decoder, one, None, own)[0].tokens
         assert [h.tokens for h in best[row]] == [h.tokens for h in beam_search(decoder, one, None, own, beams=3)[0]]
-    drawn = decode(decoder, SOURCES, SOURCES != 0, BOUNDS, Sampler(temperature=5.0), most)
+    drawn = decode(decoder, SOURCES, SOURCES != 0, bounds, Sampler(temperature=5.0))
     assert all(len(one.tokens) <= length for one, length in zip(drawn, most, strict=True))
+    with pytest.raises(ValueError, match="3 sources and 2 bounds"):
+        decode(decoder, SOURCES, SOURCES != 0, replace(BOUNDS, max_length=[4, 1]))
 
 
 def test_a_target_that_its_bound_cuts_has_not_ended(model: Translator, decoder: LeanTranslator) -> None:

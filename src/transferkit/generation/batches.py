@@ -64,13 +64,16 @@ def decode_all(
         advanced: hears how many more sources are done.
     """
 
+    most = bounds.by_source(len(sources))
+
     def targets(batch: SourceBatch) -> list[list[Hypothesis]]:
-        _, ids, mask = batch
-        lengths = mask.sum(1).tolist()
-        most = [decoding.max_length or bounded(bounds, length).max_length for length in lengths]
+        rows, ids, mask = batch
+        own = replace(
+            bounds, max_length=[decoding.max_length or longest_target(len(sources[row]), most[row]) for row in rows]
+        )
         if decoding.beams > 1:
-            return beam_search(model, ids, mask, bounds, decoding.beams, decoding.length_penalty, most)
-        return [[one] for one in decode(model, ids, mask, bounds, decoding.pick, most)]
+            return beam_search(model, ids, mask, own, decoding.beams, decoding.length_penalty)
+        return [[one] for one in decode(model, ids, mask, own, decoding.pick)]
 
     found: list[list[Hypothesis]] = [[Hypothesis((), 0.0, ended=True)] for _ in sources]
     batches = list(in_length_order(sources, padding, decoding.max_tokens // decoding.beams))
@@ -97,6 +100,6 @@ def in_length_order(sources: Sequence[Sequence[int]], padding: int, max_tokens: 
         yield rows.tolist(), column.padded(rows, width, padding), torch.arange(width) < lengths.unsqueeze(1)
 
 
-def bounded(bounds: Bounds, source_length: int) -> Bounds:
-    """`bounds` for sources of at most so many tokens, which lets no target run away."""
-    return replace(bounds, max_length=min(bounds.max_length, LONGEST_RATIO * source_length + LONGEST_MORE))
+def longest_target(source_length: int, max_length: int) -> int:
+    """How long the target of a source may be: no more than `max_length`, and not so much that it has run away."""
+    return min(max_length, LONGEST_RATIO * source_length + LONGEST_MORE)

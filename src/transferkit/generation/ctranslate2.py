@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from transferkit.errors import AdaptationError, RunError
 from transferkit.formatting import percent
-from transferkit.generation.batches import bounded, in_length_order
+from transferkit.generation.batches import in_length_order, longest_target
 from transferkit.generation.decoding import Bounds, beam_search, decode
 from transferkit.models.attention import MultiHeadAttention
 from transferkit.models.layers import DecoderLayer, EncoderLayer, FeedForward, Residual, sinusoids
@@ -120,15 +120,16 @@ def compare_ctranslate2(
     everything = [[*row, source.end_id] for row in source.encode(texts) if row]
     positions = max(POSITIONS, max_length)
     ids = [row for row in everything if len(row) <= positions]
-    bounds, lean = Bounds.of(target, max_length), LeanTranslator(model, "fp32")
+    lean = LeanTranslator(model, "fp32")
     equal = dict.fromkeys((1, beams), 0)
     for rows, batch, mask in in_length_order(ids, source.padding_id, _MAX_TOKENS // beams):
-        most = bounded(bounds, batch.shape[1])
+        most = longest_target(batch.shape[1], max_length)
+        bounds = Bounds.of(target, most)
         tokens = [source.names(ids[row][:-1]) for row in rows]
-        greedy = [one.tokens for one in decode(lean, batch, mask, most)]
-        best = [found[0].tokens for found in beam_search(lean, batch, mask, most, beams)]
+        greedy = [one.tokens for one in decode(lean, batch, mask, bounds)]
+        best = [found[0].tokens for found in beam_search(lean, batch, mask, bounds, beams)]
         for width, expected in ((1, greedy), (beams, best)):
-            found = translated(library, tokens, most.max_length, width)
+            found = translated(library, tokens, most, width)
             numbers = [tuple(target.ids(row)) for row in found]
             equal[width] += sum(a == b for a, b in zip(expected, numbers, strict=True))
     return Agreement(len(ids), equal[1], equal[beams], beams, len(everything) - len(ids), positions)

@@ -25,13 +25,20 @@ class Bounds:
 
     start: int
     end: int
-    # The most tokens of a target, its end among them.
-    max_length: int
+    # The most tokens of a target, its end among them: one number for all, or one for each source.
+    max_length: int | Sequence[int]
 
     @classmethod
     def of(cls, target: TrainedTokenizer, max_length: int) -> Bounds:
         """Those of the targets that a tokenizer writes."""
         return cls(target.start_id, target.end_id, max_length)
+
+    def by_source(self, sources: int) -> list[int]:
+        """`max_length` of each of so many sources."""
+        lengths = [self.max_length] * sources if isinstance(self.max_length, int) else list(self.max_length)
+        if len(lengths) != sources:
+            raise ValueError(f"There are {sources} sources and {len(lengths)} bounds of their targets.")
+        return lengths
 
 
 @dataclass(frozen=True)
@@ -109,9 +116,8 @@ class Sampler:
 
 @torch.inference_mode()
 def decode(
-    model: LeanTranslator, source: Tensor, source_mask: Tensor | None, bounds: Bounds, pick: Pick = likeliest,
-    most: Sequence[int] | None = None,
-) -> list[Hypothesis]:  # fmt: skip
+    model: LeanTranslator, source: Tensor, source_mask: Tensor | None, bounds: Bounds, pick: Pick = likeliest
+) -> list[Hypothesis]:
     """One target for each source, token by token as `pick` says.
 
     Args:
@@ -120,13 +126,13 @@ def decode(
         source_mask: bool [B, S], True on real tokens; None where all are.
         bounds: of the targets.
         pick: chooses the next token.
-        most: the most tokens of each target, in the place of the one number of `bounds`.
 
     Raises:
-        ValueError: a source has no token, or the mask is not a boolean one of its shape.
+        ValueError: a source has no token, the mask is not a boolean one of its shape, or there are more or fewer bounds
+            than sources.
     """
     steps = begin(model, source, source_mask)
-    longest = torch.full((len(source),), bounds.max_length) if most is None else torch.tensor(most)
+    longest = torch.tensor(bounds.by_source(len(source)))
     # Of each row of the batch: which source it is of, and whether its target still grows.
     rows = torch.arange(len(source))
     grows = longest > 0
@@ -155,7 +161,7 @@ def decode(
 @torch.inference_mode()
 def beam_search(
     model: LeanTranslator, source: Tensor, source_mask: Tensor | None, bounds: Bounds, beams: int,
-    length_penalty: float = 1.0, most: Sequence[int] | None = None,
+    length_penalty: float = 1.0,
 ) -> list[list[Hypothesis]]:  # fmt: skip
     """The best `beams` targets that the search finds for each source, best first.
 
@@ -170,7 +176,6 @@ def beam_search(
         bounds: of the targets.
         beams: how many hypotheses a source has at a time, at least 1.
         length_penalty: above 0 favours long targets, below 0 short ones.
-        most: the most tokens of each target, in the place of the one number of `bounds`.
 
     Raises:
         ValueError: as `decode`, or there is no beam.
@@ -178,8 +183,7 @@ def beam_search(
     if beams < 1:
         raise ValueError(f"A beam search needs a beam; {beams} were asked for.")
     steps = begin(model, source, source_mask)
-    longest = [bounds.max_length] * len(source) if most is None else most
-    searches = [_Search(beams, length_penalty, bounds.end, length) for length in longest]
+    searches = [_Search(beams, length_penalty, bounds.end, length) for length in bounds.by_source(len(source))]
     going = list(range(len(source)))
     tokens = torch.full((len(source),), bounds.start)
     # A source begins with one hypothesis, the empty one.

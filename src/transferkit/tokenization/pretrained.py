@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,9 +71,17 @@ class TextTokenizer:
 
         Zeros alone say nothing: a backbone takes them where it is given none.
         """
+        return self._tells_apart[texts]
+
+    @cached_property
+    def _tells_apart(self) -> dict[int, bool]:
+        """By number of texts, one or two."""
         if "token_type_ids" not in self.backend.model_input_names:
-            return False
-        return any(self.backend(*["a"] * texts, return_token_type_ids=True)["token_type_ids"])
+            return {1: False, 2: False}
+        return {
+            len(texts): any(self.backend(*texts, return_token_type_ids=True)["token_type_ids"])
+            for texts in (["a"], ["a", "a"])
+        }
 
     def hash(self) -> str:
         """SHA-256 of all that decides how text becomes ids: equal hashes give equal ids."""

@@ -133,13 +133,13 @@ class PrefixCache:
     def _choose_place(self, number_of_bytes: int) -> Literal["memory", "disk"] | None:
         if self.mode == "memory":
             return "memory"
-        free = "" if self.mode == "disk" else "than a quarter of the free memory and "
-        if free and number_of_bytes <= MEMORY_SHARE * psutil.virtual_memory().available:
+        if self.mode == "auto" and number_of_bytes <= MEMORY_SHARE * psutil.virtual_memory().available:
             return "memory"
         if self.on_disk + number_of_bytes <= self.budget_bytes:
             return "disk"
+        and_memory = "a quarter of the free memory and than " if self.mode == "auto" else ""
         self.listener.said(
-            f"No prefix cache: the states of the frozen layers take {size(number_of_bytes)}, more {free}than "
+            f"No prefix cache: the states of the frozen layers take {size(number_of_bytes)}, more than {and_memory}"
             "training.prefix_cache_gigabytes leaves."
         )
         return None
@@ -151,22 +151,23 @@ class PrefixCache:
         """States in a memory-mapped file, found there or computed now; None where the disk has no room for them."""
         file = cache_folder() / "prefix" / f"{key}.states"
         number_of_bytes = shape[0] * shape[1] * dtype.itemsize
-        data = _found(file, shape, dtype)
-        if data is not None:
+        found = _found(file, shape, dtype)
+        if found is not None:
             self.listener.said(f"Prefix cache: the states of the frozen layers are read from {file}.")
-        else:
-            try:
-                file.parent.mkdir(parents=True, exist_ok=True)
-                _make_room(file.parent, self.budget_bytes - number_of_bytes)
-                with whole_file(file) as partial:
-                    _allocate(partial, number_of_bytes)
-                    data = _mapped(partial, shape, dtype, shared=True)
-                    fill(States(data, starts))
-            except OSError as error:
-                self.listener.said(f"Warning: no prefix cache, as {file.parent} cannot take it: {error.strerror}.")
-                return None
+            self.on_disk += number_of_bytes
+            return States(found, starts)
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            _make_room(file.parent, self.budget_bytes - number_of_bytes)
+            with whole_file(file) as partial:
+                _allocate(partial, number_of_bytes)
+                states = States(_mapped(partial, shape, dtype, shared=True), starts)
+                fill(states)
+        except OSError as error:
+            self.listener.said(f"Warning: no prefix cache, as {file.parent} cannot take it: {error.strerror}.")
+            return None
         self.on_disk += number_of_bytes
-        return States(data, starts)
+        return states
 
 
 def _compute(prefix: Prefix, batch: dict[str, Tensor]) -> Tensor:
