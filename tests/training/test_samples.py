@@ -1,4 +1,4 @@
-"""After an epoch a classifier shows its answers to the first validation texts, and where it looks in the first."""
+"""After an epoch a classifier shows its answers to a few validation texts, and where it looks in the first."""
 
 from __future__ import annotations
 
@@ -37,12 +37,15 @@ def made(folder: Path, rows: list[dict[str, object]] = ROWS, compute: Compute | 
     return Samples.of(data, replace(table, labels=labels), compute or Compute())
 
 
-def test_the_first_texts_stand_beside_their_answers(backbone: Callable[[str], Path]) -> None:
-    logits = np.zeros((len(ROWS), 3), dtype=np.float32)
-    logits[1, 2] = np.log(2)
-    shown = made(backbone("bert")).examples(logits)
-    assert [one.text for one in shown] == [(row["text"],) for row in ROWS[:TEXTS]]
-    assert [one.label for one in shown] == ["bad", "good", "neither", "bad", "good"]
+def test_texts_from_all_over_stand_beside_their_answers(backbone: Callable[[str], Path]) -> None:
+    # Sorted by class, as files often are: six rows of each.
+    rows = [{"text": f"the film was {word}", "label": n // 6} for n, word in enumerate(tiny.WORDS[:18])]
+    logits = np.zeros((len(rows), 3), dtype=np.float32)
+    logits[3, 2] = np.log(2)
+    shown = made(backbone("bert"), rows).examples(logits)
+    assert [one.text for one in shown] == [(rows[number]["text"],) for number in (0, 3, 7, 10, 14)]
+    assert len(shown) == TEXTS
+    assert [one.label for one in shown] == ["bad", "bad", "good", "good", "neither"]
     assert [one.predicted for one in shown] == ["bad", "neither", "bad", "bad", "bad"]
     np.testing.assert_allclose([one.probability for one in shown], [1 / 3, 0.5, 1 / 3, 1 / 3, 1 / 3], rtol=1e-6)
 

@@ -75,7 +75,7 @@ def test_curves_and_examples_are_written_and_the_listener_still_hears(tmp_path: 
     assert scalars["validation/loss"] == [(20, 1.5)]
     assert [step for step, _ in scalars["train/learning_rate"]] == [10, 20]
     (image,) = events.Images("attention/cross/layer 1")
-    assert (image.step, image.width, image.height) == (20, 7 * PIXELS, 2 * PIXELS)
+    assert (image.step, image.width, image.height) == (20, 3 * PIXELS, 5 * PIXELS)
     ((step, shown),) = tables_of(events)
     assert step == 20
     assert shown.splitlines() == ["| source | target | predicted |", "| --- | --- | --- |", "| a \\| b | c | d e |"]
@@ -109,11 +109,18 @@ def test_steps_that_are_taken_again_are_shown_once(tmp_path: Path) -> None:
 
 def test_a_picture_of_attention_is_dark_where_the_weight_is_large() -> None:
     image = heads_image(WEIGHTS)
-    first, second = image[: image.shape[0] // 2], image[image.shape[0] // 2 :]
     at = slice(PIXELS // 2, None, PIXELS)
-    np.testing.assert_allclose(first[0, at], [0.0, 1.0, 0.75, 0.5, 0.75, 0.5, 0.75], atol=1e-6)
-    np.testing.assert_allclose(second[0, at], [0.5, 0.5, 1.0, 0.5, 1.0, 0.0, 1.0], atol=1e-6)
-    assert (first == first[0]).all(), "a weight is a square"
+    expected = [[0.0, 1.0, 0.75], [0.5, 0.5, 1.0], [0.5, 0.5, 0.5], [0.75, 0.5, 0.75], [1.0, 0.0, 1.0]]
+    np.testing.assert_allclose(image[at, at], expected, atol=1e-6)
+    assert (image[:PIXELS, :PIXELS] == image[0, 0]).all(), "a weight is a square"
+
+
+def test_heads_fill_a_picture_that_is_nearly_square() -> None:
+    # Two lines of four heads, 4 x (8 + 1) - 1 by 2 x (16 + 1) - 1 weights; three of five, and grey for the sixth.
+    assert heads_image(np.zeros((8, 16, 8), np.float32)).shape == (33 * PIXELS, 35 * PIXELS)
+    of_five = heads_image(np.zeros((5, 3, 3), np.float32))
+    assert of_five.shape in [(7 * PIXELS, 11 * PIXELS), (11 * PIXELS, 7 * PIXELS)]
+    assert (of_five[-PIXELS, -PIXELS], of_five[0, 0]) == (0.5, 1.0)
 
 
 def test_nothing_is_written_unless_it_is_wanted(tmp_path: Path) -> None:

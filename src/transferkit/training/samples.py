@@ -27,16 +27,18 @@ MOST_TOKENS = 64
 
 @dataclass(frozen=True)
 class Samples:
-    """The first validation rows.
+    """A few validation rows, at equal distances: files are often sorted by class.
 
     Attributes:
         rows: all validation rows, as tokens.
-        texts: of the first rows; one text each, or the two of a pair.
+        shown: the numbers of the few, int [texts].
+        texts: of each of the few, one text or the two of a pair.
         labels: the names of the classes.
         compute: how the model computes.
     """
 
     rows: FeatureTable
+    shown: npt.NDArray[np.int64]
     texts: tuple[tuple[str, ...], ...]
     labels: tuple[str, ...]
     compute: Compute
@@ -45,20 +47,23 @@ class Samples:
     def of(cls, data: TextData, rows: FeatureTable, compute: Compute) -> Samples:
         """Those of `data`, of which `rows` are the validation rows as tokens."""
         split = data.splits["validation"]
-        shown = [split[row] for row in range(min(TEXTS, len(split)))]
-        texts = (tuple(clip(text, MOST_LETTERS) for name, text in row.items() if name != "label") for row in shown)
-        return cls(rows, tuple(texts), data.labels, compute)
+        number = min(TEXTS, len(split))
+        shown = np.arange(number) * len(split) // number
+        texts = (
+            tuple(clip(text, MOST_LETTERS) for name, text in row.items() if name != "label")
+            for row in split.select(shown)
+        )
+        return cls(rows, shown, tuple(texts), data.labels, compute)
 
     def examples(self, logits: npt.NDArray[np.float32]) -> tuple[ClassificationExample, ...]:
-        """What the logits [rows, classes] of all validation rows say of the first ones."""
+        """What the logits [rows, classes] of all validation rows say of the few."""
         assert self.rows.labels is not None, "validation rows have labels"
-        number = len(self.texts)
-        probabilities = np.exp(log_probabilities(logits[:number]))
+        probabilities = np.exp(log_probabilities(logits[self.shown]))
         return tuple(
             ClassificationExample(
                 text=text, label=self.labels[label], predicted=self.labels[own.argmax()], probability=float(own.max())
             )
-            for text, label, own in zip(self.texts, self.rows.labels[:number], probabilities, strict=True)
+            for text, label, own in zip(self.texts, self.rows.labels[self.shown], probabilities, strict=True)
         )
 
     @torch.no_grad()

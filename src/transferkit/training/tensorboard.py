@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -71,7 +72,7 @@ class TensorBoard(Silent):
         self._writer.flush()
 
     def looked(self, name: str, weights: npt.NDArray[np.float32], step: int) -> None:
-        """A picture of all heads beside each other: a row for each query, the darker the larger the weight."""
+        """A picture of all heads: in each a line for every query, the darker the larger the weight."""
         self._writer.add_image(f"attention/{name}", heads_image(weights), step, dataformats="HW")
 
     def close(self) -> None:
@@ -81,11 +82,19 @@ class TensorBoard(Silent):
 
 
 def heads_image(weights: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Weights [heads, queries, keys] as an image [height, width] from 0, which is black, to 1."""
-    # A grey column between two heads.
-    framed = np.pad(weights, ((0, 0), (0, 0), (0, 1)), constant_values=0.5)
-    row = 1 - np.concatenate(list(framed), axis=1)[:, :-1]
-    return row.repeat(PIXELS, axis=0).repeat(PIXELS, axis=1)
+    """Weights [heads, queries, keys] as an image [height, width] from 0, which is black, to 1.
+
+    The heads are in lines of as many as make the image the nearest to a square, the first ones in the uppermost.
+    """
+    heads, queries, keys = weights.shape
+    columns = min(
+        range(1, heads + 1), key=lambda number: abs(math.log(number * keys / (math.ceil(heads / number) * queries)))
+    )
+    # Grey lines between two heads, and grey where the last line has no more.
+    framed = np.pad(weights, ((0, -heads % columns), (0, 1), (0, 1)), constant_values=0.5)
+    lines = framed.reshape(-1, columns, queries + 1, keys + 1).swapaxes(1, 2)
+    image = 1 - lines.reshape(-1, columns * (keys + 1))[:-1, :-1]
+    return image.repeat(PIXELS, axis=0).repeat(PIXELS, axis=1)
 
 
 def _table(examples: Sequence[Example]) -> str:
