@@ -35,7 +35,7 @@ from transferkit.tasks.classification import Classification
 from transferkit.training.forward import predict_logits
 from transferkit.training.loop import Plan, fit
 from transferkit.training.precision import Compute
-from transferkit.training.tracking import Silent
+from transferkit.training.tracking import Listener
 from transferkit.training.validation import validate_on
 
 Splits = dict[str, ImageTable]
@@ -67,9 +67,9 @@ def train(model: ConvNet, splits: Splits, strategy: Strategy, epochs: int, seed:
         accumulation=1, max_batch_tokens=BATCH, weight_decay=0.01, schedule="linear", clip_norm=1.0,
         best_metric="accuracy", keep="best", early_stopping=None, compute=Compute(), frozen_dropout=False, seed=seed,
     )  # fmt: skip
-    task, validate = Classification(splits["train"].names), validate_on(splits["validation"], BATCH, Silent())
+    task, validate = Classification(splits["train"].names), validate_on(splits["validation"], BATCH, Listener())
     with tempfile.TemporaryDirectory() as folder:
-        fit(model, task, splits["train"], plan, validate=validate, folder=Path(folder), listener=Silent())
+        fit(model, task, splits["train"], plan, validate=validate, folder=Path(folder), listener=Listener())
 
 
 def adapt(base: ConvNet, name: str, letters: Splits, epochs: int, seed: int) -> tuple[RunResult, np.ndarray]:
@@ -81,7 +81,7 @@ def adapt(base: ConvNet, name: str, letters: Splits, epochs: int, seed: int) -> 
     start = time.perf_counter()
     train(model, letters, STRATEGIES[name], epochs, seed)
     seconds = time.perf_counter() - start
-    logits = predict_logits(model, test, BATCH, Silent())
+    logits = predict_logits(model, test, BATCH, Listener())
     scores = score(test.labels, logits, test.names)
     result = RunResult(
         strategy=name, seed=seed, run=".", status="finished", trainable_parameters=report.trainable_parameters,
@@ -111,7 +111,7 @@ def compare(source: Splits, target: Splits, epochs: int, seeds: Sequence[int]) -
         torch.manual_seed(seed)
         base = ConvNet(len(source["train"].names))
         train(base, source, Full(learning_rate=2e-3), epochs, seed)
-        right = predict_logits(base, source["test"], BATCH, Silent()).argmax(axis=1) == source["test"].labels
+        right = predict_logits(base, source["test"], BATCH, Listener()).argmax(axis=1) == source["test"].labels
         print(f"seed {seed}: {percent(right.mean())} of {len(right):,} test digits are right", flush=True)
         for name in STRATEGIES:
             result, answers[name][seed] = adapt(base, name, target, epochs, seed)

@@ -27,12 +27,12 @@ from transferkit.run_folder import read_lora, read_predictions, read_record, rea
 from transferkit.settings import compare_config, run_config
 from transferkit.training import prefix_cache
 from transferkit.training.prefix_cache import States
-from transferkit.training.tracking import Silent, read_epochs
+from transferkit.training.tracking import Listener, read_epochs
 
 WORDS = ("good", "fine", "wonderful", "funny"), ("bad", "dull", "boring", "terrible")
 
 
-class Log(Silent):
+class Log(Listener):
     """Keeps what is said."""
 
     def __init__(self) -> None:
@@ -223,7 +223,7 @@ def test_a_cache_without_effect_is_refused(
     assert not (tmp_path / "run").exists()
 
 
-class StopsInTheSecondEpoch(Silent):
+class StopsInTheSecondEpoch(Listener):
     """Presses Ctrl-C after some rows of it."""
 
     rows: int | None = None
@@ -254,7 +254,7 @@ def test_a_stopped_classifier_goes_on_to_the_same_weights(
     assert not (tmp_path / "stopped" / "checkpoints").exists()
 
 
-class DiesInTheFirstEpoch(Silent):
+class DiesInTheFirstEpoch(Listener):
     """Ends the process before there is a checkpoint."""
 
     def advanced(self, rows: int) -> None:
@@ -267,7 +267,7 @@ def test_a_run_that_died_before_its_first_checkpoint_begins_anew(
 ) -> None:
     config: RunConfig = run_config(None, settings | {"strategies": [strategy]}, [])
     transferkit.train(config, tmp_path / "whole")
-    job = prepare_job(config, Silent())
+    job = prepare_job(config, Listener())
     run_folder.make_folder(tmp_path / "dead", overwrite=False)
     with pytest.raises(Killed):
         run_one(config, job, tmp_path / "dead", strategy, DiesInTheFirstEpoch())

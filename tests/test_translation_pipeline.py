@@ -30,7 +30,7 @@ from transferkit.inference.translation import load_translator
 from transferkit.run_folder import read_result, read_translation
 from transferkit.tokenization.trained import TrainedTokenizer
 from transferkit.training.optimizer import make_optimizer
-from transferkit.training.tracking import Silent, read_epochs
+from transferkit.training.tracking import Listener, read_epochs
 from transferkit.translation_pipeline import mean_loss, prepare_translation
 
 COLOURS = {"red": "rosso", "green": "verde", "white": "bianco", "black": "nero", "yellow": "giallo"}
@@ -132,9 +132,9 @@ def test_a_loaded_run_translates_as_it_was_scored(run: Path) -> None:
 
 def test_the_validation_loss_is_that_of_the_kept_weights(run: Path) -> None:
     record = read_translation(run)
-    job = prepare_translation(record.config, Silent())
+    job = prepare_translation(record.config, Listener())
     predictor = load_translator(run, precision="fp32")
-    loss = mean_loss(predictor.model, job.tables["validation"], 64, job.compute, Silent())
+    loss = mean_loss(predictor.model, job.tables["validation"], 64, job.compute, Listener())
     best = read_epochs(run / "metrics.jsonl")[read_result(run).best_epoch - 1]  # type: ignore[operator]
     assert loss == pytest.approx(best.validation_loss, rel=1e-5)
 

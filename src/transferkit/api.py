@@ -17,7 +17,7 @@ from transferkit.job import Job, prepare_job
 from transferkit.pipeline import rows_to_process, run_one
 from transferkit.report import page, translation_page
 from transferkit.tokenization.parallel import Tokenizers
-from transferkit.training.tracking import Listener, Silent, read_epochs
+from transferkit.training.tracking import Listener, read_epochs
 from transferkit.translation_pipeline import (
     TranslationJob,
     prepare_translation,
@@ -37,7 +37,7 @@ def train(
     folder = Path(out)
     run_folder.check_free(folder, overwrite)
     try:
-        return _run(config, folder, listener or Silent(), lambda _: run_folder.make_folder(folder, overwrite))
+        return _run(config, folder, listener or Listener(), lambda _: run_folder.make_folder(folder, overwrite))
     except BaseException:
         run_folder.put_back(folder)
         raise
@@ -80,7 +80,7 @@ def resume(out: str | Path, *, listener: Listener | None = None) -> RunResult:
     compute = {name: value for name, value in record.compute.model_dump(exclude_none=True).items() if name in fields}
     training = record.config.training.model_copy(update=compute)
     config = record.config.model_copy(update={"training": training})
-    return _run(config, folder, listener or Silent(), check, tokenizers)
+    return _run(config, folder, listener or Listener(), check, tokenizers)
 
 
 def _run(
@@ -115,7 +115,7 @@ def compare(
     """
     folder = Path(out)
     try:
-        comparison = grid.compare(config, folder, overwrite, listener or Silent())
+        comparison = grid.compare(config, folder, overwrite, listener or Listener())
     finally:
         if (folder / run_folder.COMPARISON_FILE).is_file():
             draw_report(folder)
@@ -124,7 +124,7 @@ def compare(
 
 def evaluate(run: str | Path, data: DataConfig, *, listener: Listener | None = None) -> Scores:
     """Score a run on new labelled data."""
-    return evaluate_predictor(load_exact(run), data, listener or Silent())
+    return evaluate_predictor(load_exact(run), data, listener or Listener())
 
 
 def draw_report(folder: str | Path) -> Path:

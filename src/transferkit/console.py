@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from textwrap import wrap
 
-import numpy as np
-import numpy.typing as npt
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import (
@@ -50,6 +48,7 @@ from transferkit.formatting import (
 )
 from transferkit.report.tables import troubled
 from transferkit.report.views import StrategyView, gather
+from transferkit.training.tracking import Listener
 
 # Progress and log go to standard error, so that standard output is the answer and nothing else.
 LOG = Console(stderr=True, highlight=False, markup=False, emoji=False)
@@ -60,7 +59,7 @@ _LABEL_LETTERS = 40
 _EPOCH_METRICS = ("accuracy", "f1_macro", "perplexity", "bleu", "chrf")
 
 
-class ProgressListener:
+class ProgressListener(Listener):
     """Shows two bars, for the whole job and for the run, and a table line for every epoch."""
 
     def __init__(self, progress: Progress) -> None:
@@ -87,17 +86,11 @@ class ProgressListener:
         for bar in self._progress.tasks:
             self._progress.update(bar.id, total=(bar.total or 0) + rows)
 
-    def begun(self, step: int) -> None:
-        """Nothing: the log says where it goes on."""
-
     def advanced(self, rows: int) -> None:
         """Move both bars."""
         for task in (self._job, self._run):
             if task is not None:
                 self._progress.advance(task, rows)
-
-    def stepped(self, step: int, loss: float, learning_rate: float) -> None:
-        """Nothing: the bar moves with the rows."""
 
     def epoch_ended(self, record: EpochRecord) -> None:
         """Print the line of an epoch, under a heading where it is the first."""
@@ -120,9 +113,6 @@ class ProgressListener:
                 self._print_line(f"    source     {one.source}")
                 self._print_line(f"    target     {one.target}")
                 self._print_line(f"    predicted  {one.predicted}")
-
-    def looked(self, name: str, weights: npt.NDArray[np.float32], step: int) -> None:
-        """Nothing: it is a picture."""
 
     def said(self, message: str) -> None:
         """Print a line of the log."""

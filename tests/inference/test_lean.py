@@ -17,7 +17,7 @@ from transferkit.errors import TransferKitError
 from transferkit.inference.predictor import Predictor
 from transferkit.settings import run_config
 from transferkit.training.forward import predict_logits
-from transferkit.training.tracking import Silent
+from transferkit.training.tracking import Listener
 
 TEXTS = ["the film was a very good story", "bad", "this movie is not funny and the plot was terrible but not boring"]
 LEAN = ("bert", "roberta", "distilbert", "electra")
@@ -51,7 +51,7 @@ def logits_of_the_model(predictor: Predictor, rows: list[tuple[str, ...]]) -> np
     from transferkit.data.batching import FeatureTable
 
     table = FeatureTable.from_arrow(predictor.tokenizer.encode_table(rows), predictor.tokenizer.pad_token_id)
-    return predict_logits(predictor.model, table, 4096, Silent())
+    return predict_logits(predictor.model, table, 4096, Listener())
 
 
 @pytest.mark.parametrize("family", LEAN)

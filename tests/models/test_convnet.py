@@ -19,7 +19,7 @@ from transferkit.models.convnet import ConvNet
 from transferkit.tasks.classification import Classification
 from transferkit.training.loop import Plan, fit
 from transferkit.training.precision import Compute
-from transferkit.training.tracking import Silent
+from transferkit.training.tracking import Listener
 from transferkit.training.validation import validate_on
 
 BATCH = {"images": torch.randn(4, 1, 32, 32, generator=torch.Generator().manual_seed(0))}
@@ -98,8 +98,10 @@ def test_every_strategy_trains_what_it_says_and_learns(name: str, tmp_path: Path
     report = make_strategy(StrategySpec(name=name, options=OPTIONS.get(name, {}))).apply(model)
     assert report.trainable_parameters == TRAIN[name]
     before = tiny.weights_of(model)
-    validate = validate_on(rows, 16, Silent())
-    outcome = fit(model, Classification(rows.names), rows, PLAN, validate=validate, folder=tmp_path, listener=Silent())
+    validate = validate_on(rows, 16, Listener())
+    outcome = fit(
+        model, Classification(rows.names), rows, PLAN, validate=validate, folder=tmp_path, listener=Listener()
+    )
     assert outcome.epochs[-1].train_loss < outcome.epochs[0].train_loss
     assert set(tiny.changed_names(before, model)) == set(report.trainable_names)
 

@@ -15,7 +15,7 @@ from transferkit.errors import RunError
 from transferkit.training.checkpoint import TrainingState, restore_state, save_state
 from transferkit.training.loop import Outcome, Plan, fit
 from transferkit.training.optimizer import make_optimizer
-from transferkit.training.tracking import Silent, read_epochs
+from transferkit.training.tracking import Listener, read_epochs
 
 # 64 rows in batches of 8: eight steps an epoch, and a checkpoint after every one.
 EACH_STEP = replace(PLAN, checkpoint_minutes=0.0, epochs=4, keep="average")
@@ -25,10 +25,10 @@ class Killed(BaseException):
     """Ends the process, as far as the loop can see."""
 
 
-def train(folder: Path, plan: Plan, listener: Silent | None = None) -> tuple[Bag, Outcome]:
+def train(folder: Path, plan: Plan, listener: Listener | None = None) -> tuple[Bag, Outcome]:
     torch.manual_seed(7)
     model = Bag(dropout=0.3)
-    listener = listener or Silent()
+    listener = listener or Listener()
     validate = on(table(40, seed=1), listener)
     return model, fit(model, TASK, table(), plan, validate=validate, folder=folder, listener=listener)
 

@@ -22,7 +22,7 @@ from transferkit.training.checkpoint import restore_weights, save_weights
 from transferkit.training.forward import predict_logits
 from transferkit.training.loop import Outcome, Plan, Validate, Validation, fit
 from transferkit.training.precision import Compute
-from transferkit.training.tracking import Silent, read_epochs
+from transferkit.training.tracking import Listener, read_epochs
 
 PLAN = Plan(
     epochs=3, learning_rate=0.05, warmup_ratio=0.1, batch_size=8, accumulation=1, max_batch_tokens=4096,
@@ -58,22 +58,22 @@ def table(rows: int = 64, seed: int = 0) -> FeatureTable:
 
 
 def train(
-    folder: Path, plan: Plan = PLAN, dropout: float = 0.0, listener: Silent | None = None, **changes: object
+    folder: Path, plan: Plan = PLAN, dropout: float = 0.0, listener: Listener | None = None, **changes: object
 ) -> tuple[Bag, Outcome]:
     torch.manual_seed(7)
     model = Bag(dropout)
     outcome = fit(
         model, TASK, table(), replace(plan, **changes), validate=on(table(40, seed=1), listener), folder=folder,
-        listener=listener or Silent(),
+        listener=listener or Listener(),
     )  # fmt: skip
     return model, outcome
 
 
-def on(rows: FeatureTable, listener: Silent | None = None) -> Validate:
+def on(rows: FeatureTable, listener: Listener | None = None) -> Validate:
     """Scores on these rows."""
 
     def validate(model: nn.Module) -> Validation:
-        return Validation(quick_metrics(rows.labels, predict_logits(model, rows, 4096, listener or Silent())))
+        return Validation(quick_metrics(rows.labels, predict_logits(model, rows, 4096, listener or Listener())))
 
     return validate
 
@@ -116,7 +116,7 @@ def test_eight_rows_at_once_equal_eight_steps_of_one(
         model = Bag()
         rows = table(8)
         plan = replace(PLAN, batch_size=batch_size, accumulation=accumulation, epochs=4, clip_norm=None)
-        fit(model, task, rows, plan, validate=on(rows), folder=tmp_path, listener=Silent())
+        fit(model, task, rows, plan, validate=on(rows), folder=tmp_path, listener=Listener())
         results.append(weights(model))
     for whole, accumulated in zip(*results, strict=True):
         torch.testing.assert_close(whole, accumulated, atol=1e-5, rtol=1e-4)
@@ -128,7 +128,7 @@ def test_the_best_epoch_is_kept_and_not_the_last(tmp_path: Path) -> None:
     best = outcome.epochs[outcome.best_epoch - 1]
     assert best.metrics["f1_macro"] == max(record.metrics["f1_macro"] for record in outcome.epochs)
     validation = table(40, seed=1)
-    scores = quick_metrics(validation.labels, predict_logits(model, validation, 16, Silent()))
+    scores = quick_metrics(validation.labels, predict_logits(model, validation, 16, Listener()))
     assert scores["f1_macro"] == best.metrics["f1_macro"]
 
 
@@ -142,7 +142,7 @@ def test_frozen_parameters_do_not_move(tmp_path: Path) -> None:
     model = Bag()
     model.words.requires_grad_(False)
     before = model.words.weight.clone()
-    fit(model, TASK, table(), PLAN, validate=on(table()), folder=tmp_path, listener=Silent())
+    fit(model, TASK, table(), PLAN, validate=on(table()), folder=tmp_path, listener=Listener())
     assert torch.equal(before, model.words.weight)
 
 
@@ -160,7 +160,7 @@ def test_a_step_reads_no_number_from_a_tensor(tmp_path: Path, monkeypatch: pytes
     train(tmp_path, epochs=1)
 
 
-class Impatient(Silent):
+class Impatient(Listener):
     """Presses Ctrl-C, or ends it in another way, after so many rows."""
 
     def __init__(self, rows: int, way: type[BaseException] = KeyboardInterrupt) -> None:
@@ -235,14 +235,14 @@ def test_a_loss_that_is_no_number_ends_with_advice(tmp_path: Path) -> None:
     with torch.no_grad():
         model.head.bias.fill_(torch.inf)
     with pytest.raises(TransferKitError, match=r"training loss is nan in epoch 1; lower --set training.learning_rate"):
-        fit(model, TASK, table(), PLAN, validate=on(table()), folder=tmp_path, listener=Silent())
+        fit(model, TASK, table(), PLAN, validate=on(table()), folder=tmp_path, listener=Listener())
 
 
 def test_logits_come_in_the_order_of_the_rows_whatever_the_batches(tmp_path: Path) -> None:
     model, rows = Bag().eval(), table(33)
-    single = predict_logits(model, rows, 1, Silent())
+    single = predict_logits(model, rows, 1, Listener())
     assert single.shape == (33, 2)
-    np.testing.assert_allclose(predict_logits(model, rows, 8, Silent()), single, atol=1e-6)
+    np.testing.assert_allclose(predict_logits(model, rows, 8, Listener()), single, atol=1e-6)
 
 
 def test_a_tie_goes_to_the_lower_loss(tmp_path: Path) -> None:

@@ -20,14 +20,14 @@ from transferkit.settings import parse_strategy
 from transferkit.training import prefix_cache
 from transferkit.training.precision import Compute, autocast, training_kernels
 from transferkit.training.prefix_cache import PrefixCache
-from transferkit.training.tracking import Silent
+from transferkit.training.tracking import Listener
 
 IDENTITY = {"base": "b", "tokenizer": "t", "rows": "r"}
 EXACT = Compute("fp32", "fused", 1)
 STRATEGIES = ["linear-probe", "partial(layers=1)"]
 
 
-class Log(Silent):
+class Log(Listener):
     """Keeps what is said."""
 
     def __init__(self) -> None:
@@ -88,7 +88,7 @@ def test_states_computed_in_bf16_give_the_logits_of_bf16(
     backbone: Callable[[str], Path], table: FeatureTable, strategy: str
 ) -> None:
     prefix, compute = make_prefix(backbone("bert"), strategy), Compute("bf16", "fused", 1)
-    kept = PrefixCache("memory", 0, Silent()).apply(prefix, table, compute, 99, IDENTITY)
+    kept = PrefixCache("memory", 0, Listener()).apply(prefix, table, compute, 99, IDENTITY)
     with training_kernels(prefix.model, compute), autocast(compute):
         from_states, plain = logits(prefix, kept).float(), logits(prefix, table).float()
     assert not torch.equal(plain, logits(prefix, table))
@@ -100,7 +100,7 @@ def test_a_second_run_reads_what_the_first_computed(
     backbone: Callable[[str], Path], table: FeatureTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prefix = make_prefix(backbone("bert"), "partial(layers=1)")
-    first = PrefixCache("disk", 10**9, Silent()).apply(prefix, table, EXACT, 30, IDENTITY)
+    first = PrefixCache("disk", 10**9, Listener()).apply(prefix, table, EXACT, 30, IDENTITY)
     monkeypatch.setattr(prefix_cache, "_fill", lambda *_: pytest.fail("computed again"))
     log = Log()
     second = PrefixCache("disk", 10**9, log).apply(prefix, table, EXACT, 30, IDENTITY)
@@ -112,7 +112,7 @@ def test_a_second_run_reads_what_the_first_computed(
 def test_states_of_something_else_are_not_served(
     backbone: Callable[[str], Path], table: FeatureTable, folder: Path, change: dict[str, str]
 ) -> None:
-    prefix, cache = make_prefix(backbone("bert"), "linear-probe"), PrefixCache("disk", 10**9, Silent())
+    prefix, cache = make_prefix(backbone("bert"), "linear-probe"), PrefixCache("disk", 10**9, Listener())
     cache.apply(prefix, table, EXACT, 30, IDENTITY)
     cache.apply(prefix, table, EXACT, 30, IDENTITY | change)
     cache.apply(prefix, table, Compute("bf16", "fused", 1), 30, IDENTITY)
@@ -124,10 +124,10 @@ def test_auto_takes_memory_then_disk_then_nothing(
     backbone: Callable[[str], Path], table: FeatureTable, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prefix = make_prefix(backbone("bert"), "linear-probe")
-    assert PrefixCache("auto", 0, Silent()).apply(prefix, table, EXACT, 30, IDENTITY).states is not None
+    assert PrefixCache("auto", 0, Listener()).apply(prefix, table, EXACT, 30, IDENTITY).states is not None
     assert not folder.exists()
     monkeypatch.setattr(psutil, "virtual_memory", lambda: type("Memory", (), {"available": 0}))
-    assert PrefixCache("auto", 10**9, Silent()).apply(prefix, table, EXACT, 30, IDENTITY).states is not None
+    assert PrefixCache("auto", 10**9, Listener()).apply(prefix, table, EXACT, 30, IDENTITY).states is not None
     assert len(list(folder.glob("*.states"))) == 1
     log = Log()
     assert PrefixCache("auto", 10, log).apply(prefix, table, EXACT, 30, IDENTITY | {"rows": "2"}).states is None
@@ -158,7 +158,9 @@ def test_a_stop_while_it_is_written_leaves_nothing(
 
     monkeypatch.setattr(prefix_cache, "_fill", stop)
     with pytest.raises(KeyboardInterrupt):
-        PrefixCache("disk", 10**9, Silent()).apply(make_prefix(backbone("bert"), "linear-probe"), table, EXACT, 30, {})
+        PrefixCache("disk", 10**9, Listener()).apply(
+            make_prefix(backbone("bert"), "linear-probe"), table, EXACT, 30, {}
+        )
     assert list(folder.iterdir()) == []
 
 
@@ -166,7 +168,7 @@ def test_the_oldest_files_make_room(backbone: Callable[[str], Path], table: Feat
     prefix = make_prefix(backbone("bert"), "linear-probe")
     size = 13 * 32 * 4
     for number in range(3):
-        PrefixCache("disk", 2 * size, Silent()).apply(prefix, table, EXACT, 30, {"rows": str(number)})
+        PrefixCache("disk", 2 * size, Listener()).apply(prefix, table, EXACT, 30, {"rows": str(number)})
         for age, file in enumerate(sorted(folder.iterdir(), key=lambda f: f.stat().st_mtime, reverse=True)):
             os.utime(file, (1e9 - age, 1e9 - age))
     assert len(list(folder.iterdir())) == 2
@@ -191,7 +193,7 @@ def test_a_file_that_goes_while_it_is_opened_is_computed_anew(
     backbone: Callable[[str], Path], table: FeatureTable, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prefix = make_prefix(backbone("bert"), "linear-probe")
-    PrefixCache("disk", 10**9, Silent()).apply(prefix, table, EXACT, 30, IDENTITY)
+    PrefixCache("disk", 10**9, Listener()).apply(prefix, table, EXACT, 30, IDENTITY)
     [file] = folder.iterdir()
     opened = torch.from_file
 
@@ -201,7 +203,7 @@ def test_a_file_that_goes_while_it_is_opened_is_computed_anew(
         return opened(name, **options)
 
     monkeypatch.setattr(torch, "from_file", gone)
-    kept = PrefixCache("disk", 10**9, Silent()).apply(prefix, table, EXACT, 30, IDENTITY)
+    kept = PrefixCache("disk", 10**9, Listener()).apply(prefix, table, EXACT, 30, IDENTITY)
     torch.testing.assert_close(logits(prefix, kept), logits(prefix, table), atol=1e-6, rtol=1e-6)
 
 
@@ -212,7 +214,7 @@ def test_the_cache_of_another_user_is_read(
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 
     prefix = make_prefix(backbone("bert"), "linear-probe")
-    PrefixCache("disk", 10**9, Silent()).apply(prefix, table, EXACT, 30, IDENTITY)
+    PrefixCache("disk", 10**9, Listener()).apply(prefix, table, EXACT, 30, IDENTITY)
     monkeypatch.setattr(os, "utime", refuse)
     log = Log()
     assert PrefixCache("disk", 10**9, log).apply(prefix, table, EXACT, 30, IDENTITY).states is not None
@@ -225,7 +227,7 @@ def test_a_system_that_cannot_allocate_writes_zeros(
     monkeypatch.delattr(os, "posix_fallocate")
     monkeypatch.setattr(prefix_cache, "_BLOCK", 1000)
     prefix = make_prefix(backbone("bert"), "linear-probe")
-    kept = PrefixCache("disk", 10**9, Silent()).apply(prefix, table, EXACT, 30, IDENTITY)
+    kept = PrefixCache("disk", 10**9, Listener()).apply(prefix, table, EXACT, 30, IDENTITY)
     torch.testing.assert_close(logits(prefix, kept), logits(prefix, table), atol=1e-6, rtol=1e-6)
 
 
@@ -241,7 +243,7 @@ def test_states_are_computed_with_the_threads_that_were_chosen(
 
     monkeypatch.setattr(Prefix, "compute", counted)
     before = torch.get_num_threads()
-    PrefixCache("memory", 0, Silent()).apply(prefix, table, Compute("fp32", "fused", before + 1), 30, IDENTITY)
+    PrefixCache("memory", 0, Listener()).apply(prefix, table, Compute("fp32", "fused", before + 1), 30, IDENTITY)
     assert (seen, torch.get_num_threads()) == ({before + 1}, before)
 
 
@@ -253,5 +255,5 @@ def test_what_a_killed_process_has_left_is_removed_a_day_later(
     left.touch()
     growing.touch()
     os.utime(left, (1e9, 1e9))
-    PrefixCache("disk", 10**9, Silent()).apply(make_prefix(backbone("bert"), "linear-probe"), table, EXACT, 30, {})
+    PrefixCache("disk", 10**9, Listener()).apply(make_prefix(backbone("bert"), "linear-probe"), table, EXACT, 30, {})
     assert list(folder.glob("*.part")) == [growing]

@@ -16,7 +16,7 @@ from tests.training.test_loop import PLAN, Impatient
 from transferkit.errors import ConfigError
 from transferkit.evaluation.results import ClassificationExample, EpochRecord, TranslationExample
 from transferkit.training.tensorboard import FOLDER, PIXELS, heads_image, tracked
-from transferkit.training.tracking import Listener, Silent
+from transferkit.training.tracking import Listener
 
 EXAMPLE = TranslationExample(source="a | b", target="c", predicted="d\ne")
 RECORD = EpochRecord(
@@ -32,7 +32,7 @@ WEIGHTS = np.array(
 )
 
 
-class Heard(Silent):
+class Heard(Listener):
     def __init__(self) -> None:
         self.steps: list[int] = []
         self.lines: list[str] = []
@@ -83,7 +83,7 @@ def test_curves_and_examples_are_written_and_the_listener_still_hears(tmp_path: 
 
 def test_the_answers_of_a_classifier_have_a_probability(tmp_path: Path) -> None:
     one = ClassificationExample(text=("How?", "What | how?"), label="yes", predicted="no", probability=0.75)
-    with tracked(Silent(), tmp_path, is_wanted=True) as both:
+    with tracked(Listener(), tmp_path, is_wanted=True) as both:
         both.begun(0)
         both.epoch_ended(RECORD.model_copy(update={"examples": (one,)}))
     ((_, shown),) = tables_of(events_of(tmp_path))
@@ -100,7 +100,7 @@ def test_steps_that_are_taken_again_are_shown_once(tmp_path: Path) -> None:
     assert [one.step for one in events_of(tmp_path).Scalars("train/loss")] == [10]
     # Files of events are read in the order of their names, which hold seconds.
     time.sleep(1)
-    with tracked(Silent(), tmp_path, is_wanted=True) as both:
+    with tracked(Listener(), tmp_path, is_wanted=True) as both:
         train(tmp_path, plan, both)
     events = events_of(tmp_path)
     assert [one.step for one in events.Scalars("train/loss")] == [10, 20, 30]
@@ -134,6 +134,6 @@ def test_without_the_package_the_way_to_get_it_is_said(tmp_path: Path, monkeypat
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with (
         pytest.raises(ConfigError, match=r"pip install \"transferkit\[tensorboard\]\""),
-        tracked(Silent(), tmp_path, is_wanted=True),
+        tracked(Listener(), tmp_path, is_wanted=True),
     ):
         pass

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from transferkit.data.images import ImageTable
-from transferkit.training.tracking import Silent
+from transferkit.training.tracking import Listener
 from transferkit.training.validation import validate_on
 
 
@@ -33,7 +33,7 @@ def table(*greys: int, labels: list[int]) -> ImageTable:
 def test_scores_are_those_of_all_rows_whatever_the_batches() -> None:
     # Grey 20 is 0 after scaling, and 0 is -0.1: the logits differ by 2 x 0.1 and 2 x 1.175.
     rows = table(0, 255, 255, labels=[0, 1, 0])
-    scores = [validate_on(rows, size, Silent())(Brightness()).scores for size in (1, 2, 3)]
+    scores = [validate_on(rows, size, Listener())(Brightness()).scores for size in (1, 2, 3)]
     expected = np.log1p(np.exp([-0.2, -2.35, 2.35])).mean()
     for one in scores:
         assert one["accuracy"] == pytest.approx(2 / 3)
@@ -43,5 +43,5 @@ def test_scores_are_those_of_all_rows_whatever_the_batches() -> None:
 
 def test_a_part_of_the_model_can_answer_in_its_place() -> None:
     rows = table(0, 255, labels=[0, 1])
-    validate = validate_on(rows, 8, Silent(), forward=lambda batch: -Brightness()(**batch))
+    validate = validate_on(rows, 8, Listener(), forward=lambda batch: -Brightness()(**batch))
     assert validate(Brightness()).scores["accuracy"] == 0

@@ -26,7 +26,7 @@ from transferkit.models.lean_encoder import NotLeanError
 from transferkit.tokenization.pretrained import TextTokenizer
 from transferkit.training.forward import answer_all, predict_logits
 from transferkit.training.precision import Compute, has_native_bf16
-from transferkit.training.tracking import Listener, Silent
+from transferkit.training.tracking import Listener
 
 # One text, or the two of a pair.
 Text = str | tuple[str, str]
@@ -151,9 +151,9 @@ class Predictor:
     def _answer(self, rows: Sequence[tuple[str, ...]], precision: Precision) -> np.ndarray:
         form = self._form(precision)
         if form is not None:
-            return self.logits_of(form.tokenizer.encode(rows), Silent(), precision)
+            return self.logits_of(form.tokenizer.encode(rows), Listener(), precision)
         table = FeatureTable.from_arrow(self.tokenizer.encode_table(rows), self.tokenizer.pad_token_id)
-        return self.logits_of(table, Silent(), precision)
+        return self.logits_of(table, Listener(), precision)
 
     def logits_of(self, table: FeatureTable, listener: Listener, precision: Precision = "fp32") -> np.ndarray:
         """Logits, float32 [rows, classes], of rows that are tokenized already."""

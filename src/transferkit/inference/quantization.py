@@ -32,7 +32,7 @@ from transferkit.inference.predictor import MAX_BATCH_TOKENS, Predictor
 from transferkit.inference.quantized import INPUTS, MODEL_FILE, QuantizedClassifier, openvino
 from transferkit.models.lean_encoder import NotLeanError
 from transferkit.training.forward import answer_all
-from transferkit.training.tracking import Silent
+from transferkit.training.tracking import Listener
 
 if TYPE_CHECKING:
     import datasets
@@ -179,8 +179,8 @@ def _measure(predictor: Predictor, exported: Path, test: FeatureTable, calibrati
     """Both forms on the same test rows."""
     assert test.labels is not None, "test rows have labels"
     record, labels = predictor.record, test.labels
-    exact = predictor.logits_of(test, Silent())
-    quantized = answer_all(QuantizedClassifier(exported, record), test, MAX_BATCH_TOKENS, Silent())
+    exact = predictor.logits_of(test, Listener())
+    quantized = answer_all(QuantizedClassifier(exported, record), test, MAX_BATCH_TOKENS, Listener())
     right = {name: logits.argmax(1) == labels for name, logits in (("exact", exact), ("quantized", quantized))}
     source = predictor.folder if record.keeps_whole_model else Path(record.backbone.folder)
     return Quality(

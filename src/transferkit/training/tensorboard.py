@@ -15,7 +15,7 @@ import numpy.typing as npt
 from transferkit.errors import ConfigError
 from transferkit.evaluation.results import EpochRecord, Example
 from transferkit.formatting import percent
-from transferkit.training.tracking import Both, Listener, Silent
+from transferkit.training.tracking import Both, Listener
 
 FOLDER = "tensorboard"
 # Of a weight, each way.
@@ -35,7 +35,7 @@ def tracked(listener: Listener, run: Path, is_wanted: bool) -> Iterator[Listener
         board.close()
 
 
-class TensorBoard(Silent):
+class TensorBoard(Listener):
     """A listener that writes event files into a run folder."""
 
     def __init__(self, run: Path) -> None:

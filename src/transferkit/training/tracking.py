@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +12,8 @@ from transferkit.environment import write_file
 from transferkit.evaluation.results import EpochRecord
 
 
-class Listener(Protocol):
-    """Hears of the progress of a run; a method that has nothing to do does nothing."""
+class Listener:
+    """Hears of the progress of a run, and does nothing; one that does something overrides what it needs."""
 
     def planned(self, rows: int) -> None:
         """The whole job will put `rows` rows through a model, training and evaluation together."""
@@ -44,38 +43,7 @@ class Listener(Protocol):
         """One sentence for the log."""
 
 
-class Silent:
-    """A listener that does nothing."""
-
-    def planned(self, rows: int) -> None:
-        """Nothing."""
-
-    def started(self, label: str, rows: int) -> None:
-        """Nothing."""
-
-    def extended(self, rows: int) -> None:
-        """Nothing."""
-
-    def begun(self, step: int) -> None:
-        """Nothing."""
-
-    def advanced(self, rows: int) -> None:
-        """Nothing."""
-
-    def stepped(self, step: int, loss: float, learning_rate: float) -> None:
-        """Nothing."""
-
-    def epoch_ended(self, record: EpochRecord) -> None:
-        """Nothing."""
-
-    def looked(self, name: str, weights: npt.NDArray[np.float32], step: int) -> None:
-        """Nothing."""
-
-    def said(self, message: str) -> None:
-        """Nothing."""
-
-
-class Both:
+class Both(Listener):
     """Two listeners that hear the same."""
 
     def __init__(self, first: Listener, second: Listener) -> None:
