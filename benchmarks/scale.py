@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -23,7 +22,7 @@ from benchmarks import data, harness
 from transferkit.environment import PeakMemory, describe, quiet_libraries, release_memory
 
 STAGES = ("prepare", "tokenize", "linear-probe")
-# Wanted: time grows like the rows within a tenth, and memory by less than a kilobyte a row.
+# Wanted: times lie on a line within a tenth of each, and memory grows by less than a kilobyte a row.
 MOST_DEVIATION, MOST_BYTES_PER_ROW = 0.1, 1024
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 # What takes a fraction of a second is done so often, and the median counts.
@@ -100,17 +99,18 @@ def at_size(path: Path, cache: str) -> dict[str, dict[str, float]]:
 
 
 def growth(sizes: Sequence[int], values: Sequence[float]) -> dict[str, float | None]:
-    """The line through `values` by size, and how far the growth from one size to the next is from its slope.
+    """The line that `values` are nearest to, each by its share, and how far from it the farthest is.
 
     What every process pays once, whatever its rows, is in `constant` and in no growth.
     """
-    slope, constant = np.polyfit(sizes, values, 1)
-    steps = [(b - a) / (n - m) for (m, a), (n, b) in pairwise(zip(sizes, values, strict=True))]
+    measured = np.array(values)
+    slope, constant = np.polyfit(sizes, measured, 1, w=1 / measured)
+    shares = np.abs((slope * np.array(sizes) + constant) / measured - 1)
     return {
         "slope": float(slope),
         "constant": float(constant),
-        # Of one step the slope is the step itself.
-        "max_deviation": float(max(abs(step / slope - 1) for step in steps)) if len(steps) > 1 and slope else None,
+        # Through two there is always a line.
+        "max_deviation": float(shares.max()) if len(sizes) > 2 else None,
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import time
 from pathlib import Path
@@ -17,6 +18,7 @@ from transferkit.environment import (
     describe,
     release_memory,
     releasing,
+    uncollected,
     whole_file,
     write_cached,
     write_file,
@@ -116,3 +118,21 @@ def test_a_long_pass_gives_memory_back_on_its_way(monkeypatch: pytest.MonkeyPatc
         seen.append(number)
     assert seen == list(range(2 * BATCHES_PER_RELEASE + 1))
     assert released == [BATCHES_PER_RELEASE, 2 * BATCHES_PER_RELEASE]
+
+
+def test_cycles_are_not_searched_for_while_rows_are_read() -> None:
+    @uncollected()
+    def read() -> bool:
+        return gc.isenabled()
+
+    assert not read()
+    assert gc.isenabled()
+    with pytest.raises(ValueError, match="torn"), uncollected():
+        raise ValueError("torn")
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        assert not read()
+        assert not gc.isenabled(), "who has turned it off finds it off"
+    finally:
+        gc.enable()

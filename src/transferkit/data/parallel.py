@@ -16,6 +16,7 @@ from transferkit.data.gathering import Notes
 from transferkit.data.rows import TextRows, counted
 from transferkit.data.tables import Source, Table
 from transferkit.data.text_lines import FileOptions
+from transferkit.environment import uncollected
 from transferkit.errors import ConfigError, DataError
 
 SPLITS = ("train", "validation", "test")
@@ -33,6 +34,7 @@ class ParallelData:
     notes: tuple[str, ...]  # a sentence for each choice made for the user
 
 
+@uncollected()
 def prepare_parallel(config: ParallelDataConfig) -> ParallelData:
     """Read, clean and split the rows of a translation run.
 

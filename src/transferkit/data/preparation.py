@@ -16,6 +16,7 @@ from transferkit.data.gathering import Notes, file_options
 from transferkit.data.labels import LabelMap
 from transferkit.data.rows import Rows, counted
 from transferkit.data.tables import Table
+from transferkit.environment import uncollected
 from transferkit.errors import DataError
 
 
@@ -32,6 +33,7 @@ class TextData:
     notes: tuple[str, ...]  # a sentence for each choice made for the user
 
 
+@uncollected()
 def prepare(config: DataConfig) -> TextData:
     """Read, clean, label and split the data of a run.
 

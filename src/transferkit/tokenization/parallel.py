@@ -15,6 +15,7 @@ import pyarrow as pa
 from transferkit.config import TokenizerConfig
 from transferkit.data import workspace
 from transferkit.data.parallel_batching import ParallelTable
+from transferkit.environment import uncollected
 from transferkit.errors import DataError, RunError
 from transferkit.formatting import clip
 from transferkit.tokenization.trained import TrainedTokenizer
@@ -113,6 +114,7 @@ class Tokenized:
         return len(self.lengths[0]) - len(self.kept)
 
 
+@uncollected()
 def tokenize(data: ParallelData, split: str, tokenizers: Tokenizers, max_length: int, is_strict: bool) -> Tokenized:
     """Tokenize a split into memory-mapped ids.
 

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from transferkit.config import TokenizationConfig
+from transferkit.environment import uncollected
 from transferkit.errors import BackboneError, ConfigError
 
 if TYPE_CHECKING:
@@ -123,6 +124,7 @@ class TextTokenizer:
         )
         return {name: encoded[name] for name in ("input_ids", "token_type_ids") if name in encoded}
 
+    @uncollected()
     def tokenize(
         self, rows: Dataset, path: Path, progress: Callable[[int], None] = lambda _: None
     ) -> tuple[Dataset, np.ndarray]:
