@@ -125,7 +125,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = harness.arguments(__doc__, pairs=None)
     parser.add_argument("--rows", type=int, help="of training; all unless said")
     parser.add_argument("--test", type=int, default=1000, help="rows to translate")
-    parser.add_argument("--epochs", type=int, default=3, help="of TransferKit, whose seconds are the budget")
+    parser.add_argument("--epochs", type=int, default=5, help="of TransferKit, whose seconds are the budget")
     return parser.parse_args(arguments)
 
 

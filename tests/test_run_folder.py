@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import transferkit
 from transferkit import run_folder
+from transferkit.config import RunConfig
 from transferkit.errors import RunError
 
 
@@ -46,6 +48,28 @@ def test_a_new_folder_goes_again_when_its_run_does_not_begin(tmp_path: Path) -> 
     (tmp_path / "run" / "tensorboard").mkdir()
     run_folder.put_back(tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_is_written_by_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "run"
+    config = RunConfig.model_validate({})
+    with run_folder.reserved(out), run_folder.reserved(tmp_path / "other"):
+        (tmp_path / "link").symlink_to(out)
+        for write in (
+            lambda: transferkit.train(config, tmp_path / "link"),
+            lambda: transferkit.compare(transferkit.CompareConfig.model_validate({}), out),
+            lambda: transferkit.resume(out),
+        ):
+            with pytest.raises(RunError, match=r"Another process is writing to .*; wait for its end"):
+                write()
+        assert not out.exists()
+    with pytest.raises(KeyError), run_folder.reserved(out):
+        raise KeyError
+    # What the cache cannot hold stops nobody.
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("TRANSFERKIT_CACHE", str(tmp_path / "file"))
+    with run_folder.reserved(out), run_folder.reserved(out):
+        pass
 
 
 def test_what_is_no_run_is_never_deleted(tmp_path: Path) -> None:

@@ -35,12 +35,13 @@ def train(
         TransferKitError: a setting, the data or the backbone does not allow it; `out` is then as it was.
     """
     folder = Path(out)
-    run_folder.check_free(folder, overwrite)
-    try:
-        return _run(config, folder, listener or Listener(), lambda _: run_folder.make_folder(folder, overwrite))
-    except BaseException:
-        run_folder.put_back(folder)
-        raise
+    with run_folder.reserved(folder):
+        run_folder.check_free(folder, overwrite)
+        try:
+            return _run(config, folder, listener or Listener(), lambda _: run_folder.make_folder(folder, overwrite))
+        except BaseException:
+            run_folder.put_back(folder)
+            raise
 
 
 def pretrain(
@@ -62,7 +63,11 @@ def resume(out: str | Path, *, listener: Listener | None = None) -> RunResult:
     Raises:
         RunError: there is nothing to go on with, or the data, the backbone or the tokenizers have changed.
     """
-    folder = Path(out)
+    with run_folder.reserved(Path(out)):
+        return _resume(Path(out), listener or Listener())
+
+
+def _resume(folder: Path, listener: Listener) -> RunResult:
     record = run_folder.read_stopped(folder)
 
     def check(job: Job | TranslationJob) -> None:
@@ -80,7 +85,7 @@ def resume(out: str | Path, *, listener: Listener | None = None) -> RunResult:
     compute = {name: value for name, value in record.compute.model_dump(exclude_none=True).items() if name in fields}
     training = record.config.training.model_copy(update=compute)
     config = record.config.model_copy(update={"training": training})
-    return _run(config, folder, listener or Listener(), check, tokenizers)
+    return _run(config, folder, listener, check, tokenizers)
 
 
 def _run(
@@ -114,12 +119,12 @@ def compare(
         KeyboardInterrupt: the user stopped the job; what was finished is written.
     """
     folder = Path(out)
-    try:
-        comparison = grid.compare(config, folder, overwrite, listener or Listener())
-    finally:
-        if (folder / run_folder.COMPARISON_FILE).is_file():
-            draw_report(folder)
-    return comparison
+    with run_folder.reserved(folder):
+        try:
+            return grid.compare(config, folder, overwrite, listener or Listener())
+        finally:
+            if (folder / run_folder.COMPARISON_FILE).is_file():
+                draw_report(folder)
 
 
 def evaluate(run: str | Path, data: DataConfig, *, listener: Listener | None = None) -> Scores:

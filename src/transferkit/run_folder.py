@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,6 +15,7 @@ import numpy as np
 from pydantic import Field, RootModel
 
 from transferkit.config import PretrainConfig, RunConfig, TranslationConfig
+from transferkit.environment import cache_folder
 from transferkit.errors import RunError
 from transferkit.evaluation.results import (
     Comparison,
@@ -124,6 +128,33 @@ class TranslationRecord(AnyRun):
 def now() -> str:
     """UTC, ISO 8601, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@contextmanager
+def reserved(path: Path) -> Iterator[None]:
+    """Inside the context no other process of the user writes a run or a comparison to `path`.
+
+    Each would remove what the other has begun.
+
+    Raises:
+        RunError: another process does.
+    """
+    from filelock import FileLock, Timeout
+
+    folder, name = cache_folder() / "locks", hashlib.sha256(str(path.resolve()).encode()).hexdigest()
+    lock = FileLock(folder / f"{name}.lock", blocking=False)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise RunError(f"Another process is writing to {path}; wait for its end, or choose another --out.") from None
+    except OSError:
+        # Where the cache cannot be written, one process does not know of the other.
+        pass
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def check_free(path: Path, overwrite: bool) -> None:
