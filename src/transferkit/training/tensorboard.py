@@ -90,8 +90,9 @@ def heads_image(weights: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     columns = min(
         range(1, heads + 1), key=lambda number: abs(math.log(number * keys / (math.ceil(heads / number) * queries)))
     )
-    # Grey lines between two heads, and grey where the last line has no more.
-    framed = np.pad(weights, ((0, -heads % columns), (0, 1), (0, 1)), constant_values=0.5)
+    # White where the last line has no more heads, and grey lines between two.
+    filled = np.pad(weights, ((0, -heads % columns), (0, 0), (0, 0)))
+    framed = np.pad(filled, ((0, 0), (0, 1), (0, 1)), constant_values=0.5)
     lines = framed.reshape(-1, columns, queries + 1, keys + 1).swapaxes(1, 2)
     image = 1 - lines.reshape(-1, columns * (keys + 1))[:-1, :-1]
     return image.repeat(PIXELS, axis=0).repeat(PIXELS, axis=1)
