@@ -148,8 +148,8 @@ def reserved(path: Path) -> Iterator[None]:
         lock.acquire()
     except Timeout:
         raise RunError(f"Another process is writing to {path}; wait for its end, or choose another --out.") from None
-    except OSError:
-        # Where the cache cannot be written, one process does not know of the other.
+    except (OSError, NotImplementedError):
+        # Where the cache cannot be written, or its disk has no locks, one process does not know of the other.
         pass
     try:
         yield
