@@ -58,6 +58,19 @@ def test_a_setting_without_effect_is_refused() -> None:
         compare_config(None, {"backbone.head_pooling": "model"}, ["backbone.head_dropout=0.2"])
 
 
+def test_what_a_recipe_sets_for_other_strategies_is_no_mistake(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("strategies: [full, {lora: {epochs: 6}}]\ntraining: {epochs: 3}\n")
+    assert run_config(path, {"strategies": ["lora"]}, []).strategy.options == {"epochs": 6}
+    with pytest.raises(ConfigError, match=r"training.epochs has no effect"):
+        run_config(path, {"strategies": ["lora"], "training.epochs": 3}, [])
+    with pytest.raises(ConfigError, match=r"training.epochs has no effect"):
+        run_config(path, {"strategies": ["lora"]}, ["training.epochs=3"])
+    path.write_text("strategies: [{lora: {epochs: 6}}]\ntraining: {epochs: 3}\n")
+    with pytest.raises(ConfigError, match=r"training.epochs has no effect"):
+        run_config(path, {}, [])
+
+
 def test_a_published_figure_in_percent_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"published\.full is 86: .*less than or equal to 1"):
         compare_config(None, {"data.source": "x.csv"}, ["published.full=86"])

@@ -52,7 +52,8 @@ def compare_config(recipe: Path | None, options: Mapping[str, Any], assignments:
         if keys[0] not in CompareConfig.model_fields:
             specs = _with_option(specs, keys, value)
     config = build(CompareConfig, settings | {"strategies": specs}, where)
-    _refuse_idle(config)
+    asked = {path for path, value in options.items() if value is not None}
+    _refuse_idle(config, known, asked | {".".join(keys) for keys, _ in assigned})
     return config
 
 
@@ -167,10 +168,15 @@ def _with_option(specs: Sequence[StrategySpec], keys: Sequence[str], value: Any)
     ]
 
 
-def _refuse_idle(config: CompareConfig) -> None:
-    """A setting that nothing reads is a mistake of the user's, not a silence of ours."""
+def _refuse_idle(config: CompareConfig, known: Sequence[StrategySpec], asked: set[str]) -> None:
+    """A setting that nothing reads is a mistake of the user's, not a silence of ours.
+
+    What a recipe sets for the strategies that it lists, `known`, is none where the user compares a few of them; `asked`
+    are the dotted paths of what the user has set.
+    """
     for name in ("epochs", "learning_rate", "warmup_ratio"):
-        overridden = all(name in spec.options for spec in config.strategies)
+        readers = [*config.strategies, *(known if f"training.{name}" not in asked else ())]
+        overridden = all(name in spec.options for spec in readers)
         if overridden and getattr(config.training, name) is not None:
             raise ConfigError(f"training.{name} has no effect: every strategy sets its own {name}.")
     if config.backbone.head_pooling == "model" and "head_dropout" in config.backbone.model_fields_set:
