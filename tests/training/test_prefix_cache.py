@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from transferkit.data.batching import FeatureTable, ListColumn
 from transferkit.settings import parse_strategy
 from transferkit.training import prefix_cache
 from transferkit.training.precision import Compute, autocast, training_kernels
-from transferkit.training.prefix_cache import PrefixCache
+from transferkit.training.prefix_cache import PrefixCache, States
 from transferkit.training.tracking import Listener
 
 IDENTITY = {"base": "b", "tokenizer": "t", "rows": "r"}
@@ -94,6 +96,25 @@ def test_states_computed_in_bf16_give_the_logits_of_bf16(
     assert not torch.equal(plain, logits(prefix, table))
     assert kept.states.data.dtype == torch.bfloat16
     torch.testing.assert_close(from_states, plain, atol=3e-2, rtol=3e-2)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the system does not say what of a file is in memory")
+@pytest.mark.parametrize("access", [mmap.ACCESS_WRITE, mmap.ACCESS_COPY])
+@pytest.mark.parametrize("starts", [None, np.arange(0, 1025, 4)])
+def test_of_a_file_little_is_in_memory(tmp_path: Path, access: int, starts: np.ndarray | None) -> None:
+    file, states = tmp_path / "some.states", torch.randn(1024, 4096)
+    file.write_bytes(states.numpy().tobytes())
+    kept = prefix_cache._mapped(file, (1024, 4096), torch.float32, starts, access)
+    length, rows = (1, 1024) if starts is None else (4, 256)
+    read = [kept.batch(np.arange(rows)[part], length).flatten(0, -2) for part in np.split(np.arange(rows), 16)]
+    assert torch.equal(torch.cat(read), states)
+    if access == mmap.ACCESS_WRITE:
+        for part in np.split(np.arange(rows), 16):
+            new = -states.view(rows, -1, 4096)[part]
+            kept.put(part, new[:, 0] if starts is None else new)
+        assert np.array_equal(np.fromfile(file, np.float32).reshape(1024, 4096), -states.numpy())
+    resident = sum(part.rss for part in psutil.Process().memory_maps() if part.path == str(file))
+    assert resident < states.nbytes / 16
 
 
 def test_a_second_run_reads_what_the_first_computed(
@@ -195,14 +216,14 @@ def test_a_file_that_goes_while_it_is_opened_is_computed_anew(
     prefix = make_prefix(backbone("bert"), "linear-probe")
     PrefixCache("disk", 10**9, Listener()).apply(prefix, table, EXACT, 30, IDENTITY)
     [file] = folder.iterdir()
-    opened = torch.from_file
+    mapped = prefix_cache._mapped
 
-    def gone(name: str, **options: object) -> torch.Tensor:
-        if name == str(file):
-            file.unlink()
-        return opened(name, **options)
+    def gone(path: Path, *rest: object) -> States:
+        if path == file:
+            path.unlink()
+        return mapped(path, *rest)
 
-    monkeypatch.setattr(torch, "from_file", gone)
+    monkeypatch.setattr(prefix_cache, "_mapped", gone)
     kept = PrefixCache("disk", 10**9, Listener()).apply(prefix, table, EXACT, 30, IDENTITY)
     torch.testing.assert_close(logits(prefix, kept), logits(prefix, table), atol=1e-6, rtol=1e-6)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import os
 import time
 from collections.abc import Callable
@@ -41,6 +42,7 @@ class States:
 
     data: Tensor
     starts: np.ndarray | None  # of each row in `data`, and the end of the last; None where a row is one vector
+    file: mmap.mmap | None = None  # that holds `data`, where it is on the disk
 
     @property
     def is_pooled(self) -> bool:
@@ -49,27 +51,30 @@ class States:
 
     def batch(self, rows: np.ndarray, length: int) -> Tensor:
         """Of `rows`: [rows, width], or [rows, length, width], where padding repeats the row's first token."""
-        if self.starts is None:
-            return self.data[torch.from_numpy(rows)]
-        index = self.places(rows, length)
-        return self.data.index_select(0, index.flatten()).view(*index.shape, -1)
+        index = self._places(rows, length)[0]
+        states = self.data.index_select(0, index.flatten()).view(*index.shape, -1)
+        self._give_back()
+        return states
 
     def put(self, rows: np.ndarray, states: Tensor) -> None:
         """Keep what was computed for `rows`."""
-        if self.starts is None:
-            self.data[torch.from_numpy(rows)] = states.to(self.data.dtype)
-            return
-        lengths = torch.from_numpy(np.diff(self.starts)[rows])
-        real = torch.arange(states.shape[1]) < lengths.unsqueeze(1)
-        self.data[self.places(rows, states.shape[1])[real]] = states[real].to(self.data.dtype)
+        index, is_real = self._places(rows, states.shape[1])
+        self.data[index[is_real]] = states[is_real].to(self.data.dtype)
+        self._give_back()
 
-    def places(self, rows: np.ndarray, length: int) -> Tensor:
-        """Where the tokens of `rows` are in `data`: int64 [rows, length]."""
-        assert self.starts is not None, "rows of tokens have starts"
+    def _places(self, rows: np.ndarray, length: int) -> tuple[Tensor, Tensor]:
+        """Where the states of `rows` are in `data`, and which are not padding: both [rows] or [rows, length]."""
+        if self.starts is None:
+            index = torch.from_numpy(rows)
+            return index, torch.ones_like(index, dtype=torch.bool)
         first = torch.from_numpy(self.starts[rows]).unsqueeze(1)
-        lengths = torch.from_numpy(self.starts[rows + 1]).unsqueeze(1) - first
-        positions = torch.arange(length).unsqueeze(0)
-        return first + positions * (positions < lengths)
+        is_real = torch.arange(length) < torch.from_numpy(self.starts[rows + 1]).unsqueeze(1) - first
+        return first + torch.arange(length) * is_real, is_real
+
+    def _give_back(self) -> None:
+        """Let go of the pages of the file: the system would count them as the process's own until it needs memory."""
+        if self.file is not None and hasattr(mmap, "MADV_DONTNEED"):
+            self.file.madvise(mmap.MADV_DONTNEED)
 
 
 @dataclass
@@ -151,17 +156,17 @@ class PrefixCache:
         """States in a memory-mapped file, found there or computed now; None where the disk has no room for them."""
         file = cache_folder() / "prefix" / f"{key}.states"
         number_of_bytes = shape[0] * shape[1] * dtype.itemsize
-        found = _found(file, shape, dtype)
+        found = _found(file, shape, dtype, starts)
         if found is not None:
             self.listener.said(f"Prefix cache: the states of the frozen layers are read from {file}.")
             self.on_disk += number_of_bytes
-            return States(found, starts)
+            return found
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             _make_room(file.parent, self.budget_bytes - number_of_bytes)
             with whole_file(file) as partial:
                 _allocate(partial, number_of_bytes)
-                states = States(_mapped(partial, shape, dtype, shared=True), starts)
+                states = _mapped(partial, shape, dtype, starts, mmap.ACCESS_WRITE)
                 fill(states)
         except OSError as error:
             self.listener.said(f"Warning: no prefix cache, as {file.parent} cannot take it: {error.strerror}.")
@@ -184,18 +189,18 @@ def _fill(
         listener.advanced(len(rows))
 
 
-def _found(file: Path, shape: tuple[int, int], dtype: torch.dtype) -> Tensor | None:
+def _found(file: Path, shape: tuple[int, int], dtype: torch.dtype, starts: np.ndarray | None) -> States | None:
     """What an earlier run has left in `file`; None where there is nothing that can be read."""
     try:
         if file.stat().st_size != shape[0] * shape[1] * dtype.itemsize:
             return None
-        data = _mapped(file, shape, dtype, shared=False)
-    except (OSError, RuntimeError):
+        states = _mapped(file, shape, dtype, starts, mmap.ACCESS_COPY)
+    except OSError:
         # Another process may make room at this moment.
         return None
     with suppress(OSError):
         os.utime(file)
-    return data
+    return states
 
 
 def _allocate(file: Path, number_of_bytes: int) -> None:
@@ -208,9 +213,11 @@ def _allocate(file: Path, number_of_bytes: int) -> None:
                 handle.write(bytes(min(_BLOCK, number_of_bytes - start)))
 
 
-def _mapped(file: Path, shape: tuple[int, int], dtype: torch.dtype, shared: bool) -> Tensor:
-    """`file` in memory; what is written to it reaches the file where it is shared, which then is made if missing."""
-    return torch.from_file(str(file), shared=shared, size=shape[0] * shape[1], dtype=dtype).view(shape)
+def _mapped(file: Path, shape: tuple[int, int], dtype: torch.dtype, starts: np.ndarray | None, access: int) -> States:
+    """The states in `file`, which has their size; with ACCESS_WRITE what is put there reaches it."""
+    with file.open("r+b" if access == mmap.ACCESS_WRITE else "rb") as handle:
+        mapped = mmap.mmap(handle.fileno(), 0, access=access)
+    return States(torch.frombuffer(mapped, dtype=dtype).view(shape), starts, mapped)
 
 
 def _make_room(folder: Path, budget_bytes: int) -> None:
