@@ -26,6 +26,7 @@ from benchmarks import harness, translation
 from benchmarks.harness import OURS, PEER, PEER_BF16, Answers, Attempt, Benchmark
 from benchmarks.translation import Pairs
 from benchmarks.twin import twin_of
+from transferkit.config import Precision
 from transferkit.environment import quiet_libraries
 from transferkit.evaluation.translation import corpus_metrics
 from transferkit.generation.batches import Decoding, SourceBatch, decode_all, in_length_order, longest_target
@@ -70,6 +71,16 @@ class Setting:
         """The id that fills shorter sources."""
         return self.tokenizers.source.padding_id
 
+    def sources(self, texts: list[str]) -> Ids:
+        """What is translated, no longer than in training."""
+        source = self.tokenizers.source
+        return [[*ids[: translation.MAX_TOKENS - 1], source.end_id] for ids in source.encode(texts)]
+
+
+def longest(source_length: int) -> int:
+    """The most tokens of a target."""
+    return longest_target(source_length, translation.MAX_TOKENS)
+
 
 @torch.no_grad()
 def textbook(setting: Setting, sources: Ids, _budget: int) -> Outputs:
@@ -77,7 +88,7 @@ def textbook(setting: Setting, sources: Ids, _budget: int) -> Outputs:
     model = setting.model.eval()
     outputs = []
     for ids in sources:
-        bounds, most = setting.bounds, longest_target(len(ids), translation.MAX_TOKENS)
+        bounds, most = setting.bounds, longest(len(ids))
         encoded = model.encode(torch.tensor([ids]))
         target = torch.tensor([[bounds.start]])
         while target.shape[1] <= most:
@@ -104,7 +115,7 @@ def generated(model: Any, bounds: Bounds, padding: int, beams: int, sources: Ids
     for rows, ids, mask in in_length_order(sources, padding, budget // beams):
         found = model.generate(
             input_ids=ids, attention_mask=mask.long(), num_beams=beams, do_sample=False,
-            max_new_tokens=longest_target(ids.shape[1], translation.MAX_TOKENS),
+            max_new_tokens=longest(ids.shape[1]),
         )  # fmt: skip
         for row, tokens in zip(rows, found.tolist(), strict=True):
             outputs[row] = tuple(token for token in tokens[1:] if token not in special)
@@ -119,7 +130,7 @@ def by_ctranslate2(setting: Setting, library: Any, sources: Ids, budget: int) ->
     def work(batch: SourceBatch) -> list[list[str]]:
         rows, ids, _ = batch
         tokens = [source.names(sources[row][:-1]) for row in rows]
-        return translated(library, tokens, longest_target(ids.shape[1], translation.MAX_TOKENS), setting.beams)
+        return translated(library, tokens, longest(ids.shape[1]), setting.beams)
 
     batches = list(in_length_order(sources, setting.padding, budget // setting.beams))
     for (rows, *_), found in zip(batches, at_once(work, batches, len(batches)), strict=True):
@@ -181,9 +192,13 @@ def main(arguments: list[str] | None = None) -> None:
 def measure(search: str, predictor: TranslationPredictor, test: Pairs, pairs: int, folder: Path) -> dict[str, Any]:
     """The contents of the JSON file; exported models go to `folder`."""
     setting = Setting(predictor.model, predictor.tokenizers, BEAMS[search])
-    source, target = setting.tokenizers.source, setting.tokenizers.target
-    sources = [[*ids[: translation.MAX_TOKENS - 1], source.end_id] for ids in source.encode(test.sources)]
-    sides = _sides(setting, predictor, sources, folder)
+    target, sources = setting.tokenizers.target, setting.sources(test.sources)
+    # The textbook takes one sentence at a time.
+    unbatched = {PEER, PEER_BF16} if setting.beams == 1 else set()
+    sides = {
+        name: Side(build(), sources, name not in unbatched)
+        for name, build in _searches(setting, predictor, folder).items()
+    }
     attempts = harness.alternate(pairs, sides)
     work = {
         "data": translation.DATA,
@@ -201,12 +216,30 @@ def measure(search: str, predictor: TranslationPredictor, test: Pairs, pairs: in
         result.setdefault(name, _times(attempts[name], attempts[PEER]))
         result[name] |= quality(side.outputs, sides[PEER].outputs, target, test.targets)
         result[name]["trial_seconds_by_budget"] = {str(budget): seconds for budget, seconds in side.trials.items()}
-    return result
+    alone = {
+        name: partial(by_itself, search, name, predictor.folder, test.sources, side.budget, folder)
+        for name, side in sides.items()
+    }
+    return harness.with_peaks_alone(result, alone)
+
+
+def by_itself(search: str, name: str, run: Path, texts: list[str], budget: int, folder: Path, _pair: int) -> Attempt:
+    """One side, loaded and asked for all translations in a process that has no other."""
+    quiet_libraries()
+
+    def work() -> tuple[float | None, Answers | None]:
+        predictor = load_translator(run)
+        setting = Setting(predictor.model, predictor.tokenizers, BEAMS[search])
+        _searches(setting, predictor, folder)[name]()(setting.sources(texts), budget)
+        return None, None
+
+    return harness.measured(work)
 
 
 _COMMON = [
     "Sides that take batches take such of like lengths, of the number of tokens that they are fastest with.",
-    "All sides share a process: a peak of memory holds the libraries and all models.",
+    "Peaks of memory are of each side in a process of its own, from loading to the last translation; all load the run, "
+    "from which they build their own form.",
     "TransferKit computes in the precision of `predict`, which `work` names, and transferkit_fp32 in fp32; the peer in "
     "fp32, and peer_bf16 in bf16 autocast.",
     "A target ends at twice its source and ten tokens more; by generate and CTranslate2, at those of the longest "
@@ -228,30 +261,38 @@ def _trained(splits: dict[str, Pairs], epochs: int, folder: Path) -> Path:
     return folder / "run"
 
 
-def _sides(setting: Setting, predictor: TranslationPredictor, sources: Ids, folder: Path) -> dict[str, Side]:
-    peer: Search = partial(textbook, setting)
-    if setting.beams > 1:
+def _searches(setting: Setting, predictor: TranslationPredictor, folder: Path) -> dict[str, Callable[[], Search]]:
+    """What builds each side; exported models go to `folder`."""
+
+    def lean(precision: Precision) -> Search:
+        return partial(ours, setting, LeanTranslator(setting.model, precision))
+
+    def peer() -> Search:
+        if setting.beams == 1:
+            return partial(textbook, setting)
         sizes = predictor.record.config.model
         twin = twin_of(setting.model, setting.tokenizers.target, sizes, 2 * translation.MAX_TOKENS)
-        peer = partial(generated, twin, setting.bounds, setting.padding, setting.beams)
-    searches: dict[str, Search] = {
-        OURS: partial(ours, setting, LeanTranslator(setting.model, predictor.precision)),
-        PEER: peer,
-        OURS_FP32: partial(ours, setting, LeanTranslator(setting.model, "fp32")),
-        PEER_BF16: torch.autocast("cpu", torch.bfloat16)(peer),
-    }
-    kinds: dict[str, Quantization | None] = {CTRANSLATE2: None, CTRANSLATE2_INT8: "int8"}
-    for name, quantization in kinds.items():
+        return partial(generated, twin, setting.bounds, setting.padding, setting.beams)
+
+    def library(name: str, quantization: Quantization | None) -> Search:
         vocabularies = setting.tokenizers.source.vocabulary(), setting.tokenizers.target.vocabulary()
-        export_ctranslate2(setting.model, *vocabularies, folder / name, quantization)
+        if not (folder / name).is_dir():
+            export_ctranslate2(setting.model, *vocabularies, folder / name, quantization)
         # The library sets the number of threads of the whole process to those of one of its workers.
         with threads(torch.get_num_threads()):
-            library = ctranslate2().Translator(
+            translator = ctranslate2().Translator(
                 str(folder / name), inter_threads=torch.get_num_threads(), intra_threads=1
             )
-        searches[name] = partial(by_ctranslate2, setting, library)
-    alone = {PEER, PEER_BF16} if setting.beams == 1 else set()
-    return {name: Side(search, sources, name not in alone) for name, search in searches.items()}
+        return partial(by_ctranslate2, setting, translator)
+
+    return {
+        OURS: partial(lean, predictor.precision),
+        PEER: peer,
+        OURS_FP32: partial(lean, "fp32"),
+        PEER_BF16: lambda: torch.autocast("cpu", torch.bfloat16)(peer()),
+        CTRANSLATE2: partial(library, CTRANSLATE2, None),
+        CTRANSLATE2_INT8: partial(library, CTRANSLATE2_INT8, "int8"),
+    }
 
 
 def _times(attempts: list[Attempt], peers: list[Attempt]) -> dict[str, Any]:

@@ -15,7 +15,19 @@ import numpy.typing as npt
 import transferkit
 from benchmarks import data, harness
 from benchmarks.harness import OURS, PEER, PEER_BF16, SUFFIXES, Answers, Attempt, Benchmark
-from benchmarks.served import DIFFERENCES, IN_BF16, Served, as_pipeline_input, by_label, call, export, trained
+from benchmarks.served import (
+    DIFFERENCES,
+    IN_BF16,
+    PEAKS_ALONE,
+    Served,
+    as_pipeline_input,
+    by_label,
+    call,
+    export,
+    ours_alone,
+    peer_alone,
+    trained,
+)
 from transferkit.environment import quiet_libraries
 
 TARGETS = {"pairs": 3.5, "reviews": 3.0, "pairs-int8": 5.0}
@@ -34,12 +46,12 @@ class Sides:
     def __init__(self, predictor: Any, pipes: Mapping[str, Any], texts: list[tuple[str, ...]]) -> None:
         """`pipes` by the names of their columns."""
         self._predictor, self._pipes = predictor, pipes
-        self._ours: list[Any] = [row[0] if len(row) == 1 else row for row in texts]
-        self._theirs = [as_pipeline_input(row) for row in texts]
+        self.rows: list[Any] = [row[0] if len(row) == 1 else row for row in texts]
+        self.inputs = [as_pipeline_input(row) for row in texts]
         self.names = list(predictor.labels)
         self.batch_seconds = {name: self._trials(pipe) for name, pipe in pipes.items()}
         self.batch_sizes = {name: min(trials, key=trials.__getitem__) for name, trials in self.batch_seconds.items()}
-        self._predictor(self._ours[:TRIAL_ROWS])
+        self._predictor(self.rows[:TRIAL_ROWS])
         self.probabilities: dict[str, Probabilities] = {}
 
     def ours(self, _pair: int) -> Attempt:
@@ -47,7 +59,7 @@ class Sides:
 
         def work() -> tuple[float | None, Answers | None]:
             start = time.perf_counter()
-            answers = self._predictor(self._ours)
+            answers = self._predictor(self.rows)
             seconds = time.perf_counter() - start
             return seconds, self._kept(OURS, [answer.probabilities for answer in answers])
 
@@ -58,7 +70,7 @@ class Sides:
 
         def work() -> tuple[float | None, Answers | None]:
             start = time.perf_counter()
-            answers = call(self._pipes[name], self._theirs, self.batch_sizes[name])
+            answers = call(self._pipes[name], self.inputs, self.batch_sizes[name])
             seconds = time.perf_counter() - start
             return seconds, self._kept(name, [by_label(scores) for scores in answers])
 
@@ -68,15 +80,21 @@ class Sides:
         """What takes turns."""
         return {OURS: self.ours, **{name: partial(self.peer, name) for name in self._pipes}}
 
+    def alone(self, served: Served, run: Path) -> dict[str, Callable[[int], Attempt]]:
+        """Each side with what it loads, for a process of its own."""
+        calls = {name: partial(call, rows=self.inputs, batch_size=size) for name, size in self.batch_sizes.items()}
+        peers = {name: partial(peer_alone, served, name == PEER_BF16, answer) for name, answer in calls.items()}
+        return {OURS: partial(ours_alone, run, self.rows), **peers}
+
     def _trials(self, pipe: Any) -> dict[int, float]:
         """Seconds by batch size, of two times the better."""
         # Once before: kernels are chosen.
-        call(pipe, self._theirs[:8], 8)
+        call(pipe, self.inputs[:8], 8)
         return {size: min(self._trial(pipe, size) for _ in range(2)) for size in BATCH_SIZES}
 
     def _trial(self, pipe: Any, batch_size: int) -> float:
         start = time.perf_counter()
-        call(pipe, self._theirs[:TRIAL_ROWS], batch_size)
+        call(pipe, self.inputs[:TRIAL_ROWS], batch_size)
         return time.perf_counter() - start
 
     def _kept(self, side: str, answers: Sequence[Mapping[str, float]]) -> Answers:
@@ -86,59 +104,40 @@ class Sides:
         return chosen
 
 
-def ours_alone(run: Path, texts: list[tuple[str, ...]], _pair: int) -> Attempt:
-    """Load the run and call it."""
-    rows: list[Any] = [row[0] if len(row) == 1 else row for row in texts]
-
-    def work() -> tuple[float | None, Answers | None]:
-        transferkit.load(run)(rows)
-        return None, None
-
-    return harness.measured(work)
-
-
-def peer_alone(served: Served, bf16: bool, texts: list[tuple[str, ...]], batch_size: int, _pair: int) -> Attempt:
-    """Load the pipeline and call it."""
-    quiet_libraries()
-
-    def work() -> tuple[float | None, Answers | None]:
-        call(served.pipeline(bf16), [as_pipeline_input(row) for row in texts], batch_size)
-        return None, None
-
-    return harness.measured(work)
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Measure one kind of data."""
     options = parse(arguments)
     quiet_libraries()
     read = data.mrpc if options.data == "pairs" else data.imdb
     splits = read(3000 if options.int8 else 256, test=options.rows)
-    texts = splits.test.texts
     variant = f"{options.data}-int8" if options.int8 else options.data
     with trained(splits, INT8_EPOCHS if options.int8 else 1) as served:
         run = served.run
         if options.int8:
             run = served.run.with_name("int8")
             export(served.run, "openvino-int8", run)
-        pipes = {name: served.pipeline(bf16=name == PEER_BF16) for name in options.peers}
-        sides = Sides(transferkit.load(run), pipes, texts)
-        attempts = harness.alternate(options.pairs, sides.by_name())
-        alone = {OURS: harness.peak_alone(partial(ours_alone, run, texts))}
-        for name, size in sides.batch_sizes.items():
-            alone[name] = harness.peak_alone(partial(peer_alone, served, name == PEER_BF16, texts, size))
+        harness.write(measure(variant, splits, served, run, options.peers, options.pairs), options.out)
+
+
+def measure(
+    variant: str, splits: data.Splits, served: Served, run: Path, peers: Sequence[str], pairs: int
+) -> dict[str, Any]:
+    """The contents of the JSON file; `run` is what answers on TransferKit's side."""
+    pipes = {name: served.pipeline(bf16=name == PEER_BF16) for name in peers}
+    sides = Sides(transferkit.load(run), pipes, splits.test.texts)
+    attempts = harness.alternate(pairs, sides.by_name())
     work = {
         "data": splits.name,
         "backbone": "minilm",
         "rows": len(splits.test),
         "max_length": 256,
         **{f"{name}_batch": size for name, size in sides.batch_sizes.items()},
-        "pairs": options.pairs,
+        "pairs": pairs,
     }
     differences = [
         *DIFFERENCES,
-        "TransferKit answers in 8-bit integers by OpenVINO." if options.int8 else IN_BF16,
-        "Peaks of memory are of each side in a process of its own, from loading to the last answer.",
+        "TransferKit answers in 8-bit integers by OpenVINO." if run != served.run else IN_BF16,
+        PEAKS_ALONE,
         f"The batch size of each peer is the fastest of 1, 8 and 32 on the first {TRIAL_ROWS} rows; TransferKit's its "
         "own.",
     ]
@@ -146,13 +145,11 @@ def main(arguments: list[str] | None = None) -> None:
         "inference", variant, work, differences, len(splits.test), {PEER: TARGETS.get(variant)}, splits.truth()
     )
     result = harness.summarise(benchmark, attempts)
-    for side, peak in alone.items():
-        result[side]["peak_memory_bytes"] = peak
     for name, trials in sides.batch_seconds.items():
         gap = np.abs(sides.probabilities[OURS] - sides.probabilities[name]).max()
         result[f"largest_probability_difference{SUFFIXES[name]}"] = float(gap)
         result[f"{name}_trial_seconds_by_batch"] = {str(size): seconds for size, seconds in trials.items()}
-    harness.write(result, options.out)
+    return harness.with_peaks_alone(result, sides.alone(served, run))
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:

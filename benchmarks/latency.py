@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,17 @@ import numpy as np
 import transferkit
 from benchmarks import data, harness
 from benchmarks.harness import OURS, PEER, PEER_BF16, SUFFIXES, Attempt, Benchmark
-from benchmarks.served import DIFFERENCES, IN_BF16, by_label, call_on_one, trained
+from benchmarks.served import (
+    DIFFERENCES,
+    IN_BF16,
+    PEAKS_ALONE,
+    Served,
+    by_label,
+    call_on_one,
+    ours_alone,
+    peer_alone,
+    trained,
+)
 from transferkit.environment import quiet_libraries
 
 TARGET = 1.8
@@ -45,44 +55,47 @@ def main(arguments: list[str] | None = None) -> None:
     """Measure one text."""
     options = parse(arguments)
     quiet_libraries()
-    text = text_of(WORDS)
     with trained(data.film_reviews(256)) as served:
-        predictor = transferkit.load(served.run)
-        pipes = {name: served.pipeline(bf16=name == PEER_BF16) for name in options.peers}
-        answers: dict[str, Callable[[], Any]] = {
-            OURS: partial(predictor, text),
-            **{name: partial(call_on_one, pipe, text) for name, pipe in pipes.items()},
-        }
-        seen: dict[str, list[float]] = {side: [] for side in answers}
-        for answer in answers.values():
-            block(answer, options.block, [])
-        attempts = harness.alternate(
-            max(1, options.calls // options.block),
-            {side: partial(block, answer, options.block, seen[side]) for side, answer in answers.items()},
-        )
-        ours = answers[OURS]().probabilities
-        theirs = {name: by_label(answers[name]()) for name in pipes}
+        harness.write(measure(served, options.peers, options.calls, options.block), options.out)
+
+
+def measure(served: Served, peers: Sequence[str], calls: int, size: int) -> dict[str, Any]:
+    """The contents of the JSON file, of so many calls of each side in blocks of `size`."""
+    text = text_of(WORDS)
+    in_bf16 = {name: name == PEER_BF16 for name in peers}
+    asked = partial(call_on_one, text=text)
+    answers: dict[str, Callable[[], Any]] = {
+        OURS: partial(transferkit.load(served.run), text),
+        **{name: partial(asked, served.pipeline(bf16)) for name, bf16 in in_bf16.items()},
+    }
+    seen: dict[str, list[float]] = {side: [] for side in answers}
+    for answer in answers.values():
+        block(answer, size, [])
+    attempts = harness.alternate(
+        max(1, calls // size), {side: partial(block, answer, size, seen[side]) for side, answer in answers.items()}
+    )
     work = {
         "data": "film-reviews",
         "backbone": "minilm",
         "words": WORDS,
         "calls": len(seen[OURS]),
-        "block": options.block,
+        "block": size,
     }
     differences = [
         *DIFFERENCES,
         IN_BF16,
+        PEAKS_ALONE,
         "seconds and ratios are of the median answer of each block.",
-        "All sides share a process: a peak of memory holds the libraries and all models.",
     ]
-    benchmark = Benchmark("latency", "text", work, differences, 1, {PEER: TARGET})
-    result = harness.summarise(benchmark, attempts)
+    result = harness.summarise(Benchmark("latency", "text", work, differences, 1, {PEER: TARGET}), attempts)
     for side, times in seen.items():
         result[side] |= {"p50": float(np.percentile(times, 50)), "p99": float(np.percentile(times, 99))}
-    for name, probabilities in theirs.items():
-        gap = max(abs(ours[label] - p) for label, p in probabilities.items())
+    ours = answers[OURS]().probabilities
+    for name in peers:
+        gap = max(abs(ours[label] - p) for label, p in by_label(answers[name]()).items())
         result[f"largest_probability_difference{SUFFIXES[name]}"] = gap
-    harness.write(result, options.out)
+    alone = {name: partial(peer_alone, served, bf16, asked) for name, bf16 in in_bf16.items()}
+    return harness.with_peaks_alone(result, {OURS: partial(ours_alone, served.run, text), **alone})
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +15,9 @@ import torch
 
 import transferkit
 from benchmarks.data import ROOT, Splits
-from benchmarks.harness import say
+from benchmarks.harness import Answers, Attempt, measured, say
 from benchmarks.recipe import MAX_LENGTH, of_strategy
+from transferkit.environment import quiet_libraries
 
 # Enough to have a model that answers differently from row to row; how good it is does not change its speed.
 TRAINING_ROWS = 64
@@ -26,6 +27,7 @@ DIFFERENCES = [
     "The peer runs its batches in the order of the list; TransferKit may order rows by length.",
 ]
 IN_BF16 = "TransferKit answers in bf16 where the processor has it."
+PEAKS_ALONE = "Peaks of memory are of each side in a process of its own, from loading to the last answer."
 
 # Of every call of a pipeline: all scores, of rows as long as TransferKit takes them.
 OPTIONS: dict[str, Any] = {"top_k": None, "truncation": True, "max_length": MAX_LENGTH}
@@ -69,6 +71,27 @@ def export(run: Path, form: str, out: Path) -> None:
     """`transferkit export`."""
     command = [sys.executable, "-m", "transferkit", "export", str(run), "--to", form, "--out", str(out)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=ROOT)
+
+
+def ours_alone(run: Path, texts: Any, _pair: int) -> Attempt:
+    """Load the run and call it on a text or a list."""
+
+    def work() -> tuple[float | None, Answers | None]:
+        transferkit.load(run)(texts)
+        return None, None
+
+    return measured(work)
+
+
+def peer_alone(served: Served, bf16: bool, answer: Callable[[Any], object], _pair: int) -> Attempt:
+    """Load the pipeline and let `answer` call it."""
+    quiet_libraries()
+
+    def work() -> tuple[float | None, Answers | None]:
+        answer(served.pipeline(bf16))
+        return None, None
+
+    return measured(work)
 
 
 def as_pipeline_input(texts: tuple[str, ...]) -> str | dict[str, str]:

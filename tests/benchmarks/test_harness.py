@@ -145,15 +145,20 @@ def test_a_constant_cost_is_no_deviation_from_growth_in_proportion() -> None:
 
 def test_every_size_computes_as_was_measured_once_beforehand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[str, str]] = []
+    had_states: list[bool] = []
 
     def run(command: list[str], env: dict[str, str], **_: Any) -> subprocess.CompletedProcess[str]:
+        states = Path(env["TRANSFERKIT_CACHE"]) / "prefix"
         calls.append((Path(command[-1]).name, env["TRANSFERKIT_CACHE"]))
+        had_states.append(states.exists())
+        states.mkdir(exist_ok=True)
         found = {stage: {"seconds": 1.0 + len(calls), "peak_memory_bytes": len(calls)} for stage in scale.STAGES}
         return subprocess.CompletedProcess(command, 0, json.dumps(found))
 
     monkeypatch.setattr(scale, "subprocess", SimpleNamespace(run=run, PIPE=subprocess.PIPE))
     scale.main(["--sizes", "4,8", "--out", str(tmp_path)])
     assert [file for file, _ in calls] == ["4.csv", "4.csv", "8.csv"]
+    assert had_states[:2] == [False, False], "no features but those of its own"
     assert len({cache for _, cache in calls} | {os.environ["TRANSFERKIT_CACHE"]}) == 2
     result = json.loads((tmp_path / "scale-film-reviews.json").read_text(encoding="utf-8"))
     assert result["stages"]["prepare"]["seconds"] == [3, 4]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 from benchmarks.twin import twin_of, untrained_twin
 from torch import nn
 
-from benchmarks import data, decoding, results_table, translation, translation_quality, translation_training
+from benchmarks import data, decoding, harness, results_table, translation, translation_quality, translation_training
 from transferkit.config import TranslatorConfig
 from transferkit.generation.ctranslate2 import ctranslate2, export_ctranslate2
 from transferkit.models.lean_translator import LeanTranslator
@@ -110,6 +111,27 @@ def test_both_sides_are_trained_and_scored_on_the_same_rows(tmp_path: Path, monk
     assert ours["signatures"] == peer["signatures"]
     assert any("0.001; Marian has them after it, and 0.0008" in one for one in result["differences"])
     assert "| help-en-it, 4 sentences | Marian, Seq2SeqTrainer |" in results_table.render([result])
+
+
+@pytest.mark.usefixtures("few_rows")
+@pytest.mark.parametrize("search", ["greedy", "beam"])
+def test_every_side_decodes_beside_the_others_and_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, search: str
+) -> None:
+    monkeypatch.setattr(translation, "MODEL", SIZES)
+    peaks = iter(range(100, 200))
+
+    def alone(side: Callable[[int], harness.Attempt]) -> int:
+        assert side(0).peak_memory_bytes > 0
+        return next(peaks)
+
+    monkeypatch.setattr(harness, "peak_alone", alone)
+    decoding.main(["--search", search, "--sentences", "5", "--epochs", "1", "--pairs", "1", "--out", str(tmp_path)])
+    result = json.loads((tmp_path / f"decoding-{search}.json").read_text(encoding="utf-8"))
+    names = ("transferkit", "peer", "transferkit_fp32", "peer_bf16", "ctranslate2", "ctranslate2_int8")
+    assert [result[name]["peak_memory_bytes"] for name in names] == list(range(100, 106))
+    assert result["transferkit_fp32"]["equal_to_peer"] == 1
+    assert all(result[name]["ratio_median"] > 0 for name in names[2:] if name != "peer_bf16")
 
 
 def test_pairs_are_written_as_a_run_reads_them(tmp_path: Path) -> None:
