@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from transferkit.config import CompareConfig
+from transferkit.config import CompareConfig, RunConfig
 from transferkit.errors import ConfigError
-from transferkit.parsing import assign, build, parse_assignment, read_recipe
+from transferkit.parsing import assign, build, first_difference, parse_assignment, read_recipe
 
 
 def test_an_unknown_key_is_refused_with_the_nearest_name() -> None:
@@ -71,3 +71,23 @@ def test_an_assignment_makes_the_sections_on_its_way_and_refuses_a_value_as_one(
     assert settings == {"seed": 1, "training": {"epochs": 2}}
     with pytest.raises(ConfigError, match=r"--set seed\.first: seed is a single value, not a section"):
         assign(settings, ["seed", "first"], 2)
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "difference"),
+    [
+        ({"training": {"epochs": 1}}, {"training": {"epochs": 3}}, "training.epochs is 1 here and 3 there"),
+        ({"training": {"epochs": 1}}, {}, "training.epochs is 1 here and not set there"),
+        ({}, {"data": {"pair": ["a", "b"]}}, "data.pair is not set here and 'a+b' there"),
+        (
+            {"strategy": {"name": "lora", "options": {"rank": 4}}},
+            {"strategy": {"name": "lora", "options": {"alpha": 2}}},
+            "strategy.options.rank is 4 here and not set there",
+        ),
+    ],
+)
+def test_a_difference_is_named_with_both_values(
+    here: dict[str, object], there: dict[str, object], difference: str
+) -> None:
+    one, other = (RunConfig.model_validate(settings) for settings in (here, there))
+    assert first_difference(one, other) == difference

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -85,6 +85,24 @@ def assign(settings: dict[str, Any], keys: Sequence[str], value: Any) -> None:
         if not isinstance(settings, dict):
             raise ConfigError(f"--set {'.'.join(keys)}: {key} is a single value, not a section.")
     settings[last] = value
+
+
+def first_difference(here: BaseModel, there: BaseModel) -> str:
+    """Where two configurations that are not equal first differ, as `training.epochs is 1 here and 3 there`."""
+    own, other = _by_path(here.model_dump()), _by_path(there.model_dump())
+    path = next(path for path in own | other if own.get(path) != other.get(path))
+    values = [settings.get(path) for settings in (own, other)]
+    said = ["not set" if value is None else repr(as_typed(value)) for value in values]
+    return f"{path} is {said[0]} here and {said[1]} there"
+
+
+def _by_path(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Values by their dotted paths."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        path = f"{prefix}{name}"
+        found |= _by_path(value, f"{path}.") if isinstance(value, Mapping) else {path: value}
+    return found
 
 
 def as_typed(value: Any) -> Any:

@@ -107,7 +107,7 @@ def test_other_settings_in_the_same_folder_are_refused(folder: Path, bert: Path,
         "--strategies", "linear-probe", "--epochs", 1,
     )  # fmt: skip
     assert answer.code == 2
-    assert "other settings" in answer.err
+    assert "other settings (training.epochs is 1 here and 5 there)" in answer.err
     assert "--overwrite" in answer.err
 
 

@@ -18,6 +18,7 @@ from transferkit.environment import describe
 from transferkit.errors import ConfigError, RunError, TransferKitError
 from transferkit.evaluation.results import Comparison, RunResult, write_json
 from transferkit.job import Job, prepare_job
+from transferkit.parsing import first_difference
 from transferkit.pipeline import rows_to_process, run_one
 from transferkit.training.tracking import Listener
 
@@ -129,8 +130,12 @@ def _finished(out: Path, cell: Cell) -> RunResult | None:
     result = run_folder.read_result(folder)
     if result.status != "finished":
         return None
-    if run_folder.read_record(folder).config != cell.config:
-        raise RunError(f"{folder} is a run with other settings; choose another --out, or begin anew with --overwrite.")
+    earlier = run_folder.read_record(folder).config
+    if earlier != cell.config:
+        raise RunError(
+            f"{folder} is a run with other settings ({first_difference(cell.config, earlier)}); choose another "
+            "--out, or begin anew with --overwrite."
+        )
     return _placed(result, cell)
 
 
