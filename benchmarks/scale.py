@@ -25,11 +25,12 @@ STAGES = ("prepare", "tokenize", "linear-probe")
 # Wanted: times lie on a line within a tenth of each, and memory grows by less than a kilobyte a row.
 MOST_DEVIATION, MOST_BYTES_PER_ROW = 0.1, 1024
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-# What takes a fraction of a second is done so often, and the least counts: others on the machine only add to it.
-REPEATS = 5
+# What is soon done is done again for so long, and the least counts: others on the machine only add to it.
+REPEATED_SECONDS = 10.0
 DIFFERENCES = [
     "There is no peer: each size is held against the others.",
-    f"Seconds of prepare and tokenize are the least of {REPEATS} times in one process; the probe trains once.",
+    f"Prepare and tokenize are repeated in one process for {REPEATED_SECONDS:.0f} seconds, and the least time counts; "
+    "the probe trains once.",
     "Every size is a process of its own. Its memory is what the system counts as resident, and that holds the pages "
     "of memory-mapped files that were touched, which the system may take back.",
     "What TransferKit measures of the machine it has measured beforehand, on the smallest size and once for all: every "
@@ -87,11 +88,11 @@ def work_on(path: Path) -> dict[str, dict[str, float]]:
         splits.clear()
         splits.update(prepare(config.data).splits)
 
-    found = {"prepare": _stage(read, REPEATS)}
-    found["tokenize"] = _stage(tokenize, REPEATS)
+    found = {"prepare": _stage(read, REPEATED_SECONDS)}
+    found["tokenize"] = _stage(tokenize, REPEATED_SECONDS)
     # The run reads rows of its own.
     splits.clear()
-    found["linear-probe"] = _stage(probe, 1)
+    found["linear-probe"] = _stage(probe)
     return found
 
 
@@ -187,8 +188,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     return options
 
 
-def _stage(work: Callable[[], float | None], times: int) -> dict[str, float]:
-    """Of `work`, which returns its own seconds or None for all of them: the least, and the peak of memory."""
+def _stage(work: Callable[[], float | None], again_for: float = 0.0) -> dict[str, float]:
+    """Of `work`, which returns its own seconds or None for all of them: the least, and the peak of memory.
+
+    It is done once, and again until `again_for` seconds are over.
+    """
 
     def seconds() -> float:
         start = time.perf_counter()
@@ -198,7 +202,10 @@ def _stage(work: Callable[[], float | None], times: int) -> dict[str, float]:
     gc.collect()
     release_memory()
     with PeakMemory() as memory:
-        least = min(seconds() for _ in range(times))
+        end = time.perf_counter() + again_for
+        least = seconds()
+        while time.perf_counter() < end:
+            least = min(least, seconds())
     return {"seconds": least, "peak_memory_bytes": memory.bytes}
 
 
