@@ -257,7 +257,7 @@ DIFFERENCES = {
 def _trained(splits: dict[str, Pairs], epochs: int, folder: Path) -> Path:
     """A run of the library."""
     harness.say(f"no --run: training for {epochs} epochs")
-    transferkit.train(translation.configuration(splits, folder, epochs=epochs), folder / "run")
+    transferkit.train(translation.configuration(splits, folder, model=translation.MODEL, epochs=epochs), folder / "run")
     return folder / "run"
 
 

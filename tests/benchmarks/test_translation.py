@@ -130,7 +130,9 @@ def test_every_side_decodes_beside_the_others_and_by_itself(
     result = json.loads((tmp_path / f"decoding-{search}.json").read_text(encoding="utf-8"))
     names = ("transferkit", "peer", "transferkit_fp32", "peer_bf16", "ctranslate2", "ctranslate2_int8")
     assert [result[name]["peak_memory_bytes"] for name in names] == list(range(100, 106))
-    assert result["transferkit_fp32"]["equal_to_peer"] == 1
+    # Where a target runs away, generate's bound is that of the longest source of the batch.
+    assert search == "beam" or result["transferkit_fp32"]["equal_to_peer"] == 1
+    assert result["work"]["parameters"] < 50_000, "the sizes of this test"
     assert all(result[name]["ratio_median"] > 0 for name in names[2:] if name != "peer_bf16")
 
 
