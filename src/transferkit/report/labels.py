@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -19,7 +20,8 @@ _ADVANCE = 0.58
 _MARK = 5.0
 _STROKE = 1.0
 # Offsets in points with the alignment of the text: beside, above, below, and corners.
-_PLACES = (
+Place = tuple[float, float, str, str]
+PLACES: tuple[Place, ...] = (
     (8, 0, "left", "center"),
     (-8, 0, "right", "center"),
     (0, 8, "center", "bottom"),
@@ -45,6 +47,11 @@ class Box(NamedTuple):
         height = min(self.top, other.top) - max(self.bottom, other.bottom)
         return max(0.0, width) * max(0.0, height)
 
+    def distance(self, spot: tuple[float, float]) -> float:
+        """From the nearest point of the rectangle; 0 inside."""
+        x, y = spot
+        return math.hypot(max(self.left - x, 0, x - self.right), max(self.bottom - y, 0, y - self.top))
+
     @property
     def area(self) -> float:
         """Width times height."""
@@ -61,7 +68,7 @@ class Point:
 
 
 def label_points(figure: Figure, axes: Axes, points: Sequence[Point], line: Sequence[tuple[float, float]]) -> None:
-    """Write each name beside its point, avoiding marks, other names, the edge and a stepped line.
+    """Write each name beside its point, avoiding marks, other names, the edge, a stepped line and points nearer to it.
 
     Args:
         figure: holds the axes.
@@ -75,14 +82,39 @@ def label_points(figure: Figure, axes: Axes, points: Sequence[Point], line: Sequ
     corners = [_on_sheet(figure, axes, corner) for corner in line]
     taken = [_box_around(spot, spot, _MARK) for spot in spots]
     taken += [_box_around(start, end, _STROKE) for start, end in pairwise(corners)]
-    for point, (x, y) in zip(points, spots, strict=True):
-        text = clip(point.name, _LETTERS)
-        boxes = [_text_box(text, x + dx, y + dy, side, level) for dx, dy, side, level in _PLACES]
-        hidden = [sum(map(box.overlap, taken)) + (box.area - box.overlap(frame)) for box in boxes]
-        best = hidden.index(min(hidden))
-        taken.append(boxes[best])
-        dx, dy, side, level = _PLACES[best]
+    texts = [clip(point.name, _LETTERS) for point in points]
+    for text, point, place in zip(texts, points, choose_places(texts, spots, taken, frame), strict=True):
+        dx, dy, side, level = place
         axes.annotate(text, (point.x, point.y), xytext=(dx, dy), textcoords="offset points", ha=side, va=level)
+
+
+def choose_places(
+    texts: Sequence[str], spots: Sequence[tuple[float, float]], taken: Sequence[Box], frame: Box
+) -> list[Place]:
+    """Where each text hides least and is its own spot's: no other spot is nearer to it.
+
+    Args:
+        texts: what is written.
+        spots: of which each text is one's name, in points.
+        taken: what is there already.
+        frame: beyond which nothing is seen.
+    """
+    written, chosen = list(taken), []
+    for text, spot in zip(texts, spots, strict=True):
+        boxes = [text_box(text, spot, place) for place in PLACES]
+        costs = [
+            sum(map(box.overlap, written)) + (box.area - box.overlap(frame)) + box.area * _is_others(box, spot, spots)
+            for box in boxes
+        ]
+        best = costs.index(min(costs))
+        written.append(boxes[best])
+        chosen.append(PLACES[best])
+    return chosen
+
+
+def _is_others(box: Box, own: tuple[float, float], spots: Sequence[tuple[float, float]]) -> bool:
+    """Whether a reader would take what is written there for the name of another spot."""
+    return min(map(box.distance, spots)) < box.distance(own)
 
 
 def _on_sheet(figure: Figure, axes: Axes, spot: tuple[float, float]) -> tuple[float, float]:
@@ -96,8 +128,10 @@ def _box_around(start: tuple[float, float], end: tuple[float, float], margin: fl
     return Box(left - margin, bottom - margin, right + margin, top + margin)
 
 
-def _text_box(text: str, x: float, y: float, side: str, level: str) -> Box:
+def text_box(text: str, spot: tuple[float, float], place: Place) -> Box:
+    """What `text` covers at `place` beside `spot`."""
+    dx, dy, side, level = place
     width, height = len(text) * _ADVANCE * FONT_SIZE, 1.2 * FONT_SIZE
-    left = x - {"left": 0.0, "center": 0.5, "right": 1.0}[side] * width
-    bottom = y - {"bottom": 0.0, "center": 0.5, "top": 1.0}[level] * height
+    left = spot[0] + dx - {"left": 0.0, "center": 0.5, "right": 1.0}[side] * width
+    bottom = spot[1] + dy - {"bottom": 0.0, "center": 0.5, "top": 1.0}[level] * height
     return Box(left, bottom, left + width, bottom + height)
