@@ -19,8 +19,9 @@ IntArray = npt.NDArray[np.int64]
 LEVEL = 0.95
 # With so many, the ends of an interval vary by about 1.5 % of its width (one standard error) with the seed.
 RESAMPLES = 2000
-# Numbers drawn at a time, whatever the number of rows or classes: 8 MB, measured twice as fast as 32 MB.
-CHUNK_NUMBERS = 1_000_000
+# Numbers drawn at a time, unless one resample has more: half a megabyte, which the processor's cache holds, is measured
+# a quarter faster than 8 MB.
+CHUNK_NUMBERS = 1 << 16
 
 
 def percentile_interval(draws: FloatArray) -> Interval:
