@@ -32,8 +32,8 @@ from transferkit.training.tracking import Listener
 Text = str | tuple[str, str]
 # The forms of a model that answer and do not train.
 Form = LeanClassifier | QuantizedClassifier
-# Of one pass: what fits the caches of an ordinary processor.
-MAX_BATCH_TOKENS = 4096
+# Of one pass, whose states take as many bytes in both: more fit the caches of no ordinary processor.
+MAX_BATCH_TOKENS: dict[Precision, int] = {"bf16": 4096, "fp32": 2048}
 
 
 @dataclass(frozen=True)
@@ -157,10 +157,10 @@ class Predictor:
 
     def logits_of(self, table: FeatureTable, listener: Listener, precision: Precision = "fp32") -> np.ndarray:
         """Logits, float32 [rows, classes], of rows that are tokenized already."""
-        form = self._form(precision)
+        form, max_tokens = self._form(precision), MAX_BATCH_TOKENS[precision]
         if form is not None:
-            return answer_all(form, table, MAX_BATCH_TOKENS, listener)
-        return predict_logits(self.model, table, MAX_BATCH_TOKENS, listener, Compute(precision))
+            return answer_all(form, table, max_tokens, listener)
+        return predict_logits(self.model, table, max_tokens, listener, Compute(precision))
 
     def as_row(self, text: Text) -> tuple[str, ...]:
         """The texts of one row, checked against what the run was trained on."""

@@ -180,7 +180,7 @@ def _measure(predictor: Predictor, exported: Path, test: FeatureTable, calibrati
     assert test.labels is not None, "test rows have labels"
     record, labels = predictor.record, test.labels
     exact = predictor.logits_of(test, Listener())
-    quantized = answer_all(QuantizedClassifier(exported, record), test, MAX_BATCH_TOKENS, Listener())
+    quantized = answer_all(QuantizedClassifier(exported, record), test, MAX_BATCH_TOKENS["fp32"], Listener())
     right = {name: logits.argmax(1) == labels for name, logits in (("exact", exact), ("quantized", quantized))}
     source = predictor.folder if record.keeps_whole_model else Path(record.backbone.folder)
     return Quality(
