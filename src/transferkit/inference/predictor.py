@@ -32,7 +32,7 @@ from transferkit.training.tracking import Listener
 Text = str | tuple[str, str]
 # The forms of a model that answer and do not train.
 Form = LeanClassifier | QuantizedClassifier
-# Of one pass; its states take as many bytes in both. In fp32, 4,096 are no faster and take a tenth to a quarter more memory.
+# Of one pass, whose states take as many bytes in both; 4,096 in fp32 are no faster and take up to a fifth more memory.
 MAX_BATCH_TOKENS: dict[Precision, int] = {"bf16": 4096, "fp32": 2048}
 
 
