@@ -47,3 +47,9 @@ def test_the_surface_imports_without_heavy_libraries(command: str) -> None:
     code = f"{command}; import sys; print(*[m for m in {heavy!r} if m in sys.modules])"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.split() == []
+
+
+def test_a_training_holds_nothing_of_what_draws() -> None:
+    code = "import transferkit.api, sys; print('matplotlib' in sys.modules)"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.split() == ["False"]

@@ -15,7 +15,6 @@ from transferkit.inference.evaluation import evaluate as evaluate_predictor
 from transferkit.inference.predictor import load_exact
 from transferkit.job import Job, prepare_job
 from transferkit.pipeline import rows_to_process, run_one
-from transferkit.report import page, translation_page
 from transferkit.tokenization.parallel import Tokenizers
 from transferkit.training.tracking import Listener, read_epochs
 from transferkit.translation_pipeline import (
@@ -134,6 +133,9 @@ def evaluate(run: str | Path, data: DataConfig, *, listener: Listener | None = N
 
 def draw_report(folder: str | Path) -> Path:
     """Draw `report.html` of a run or a comparison anew from its files and return its path."""
+    # What draws takes 26 MB: it is loaded when the training before has given its memory back.
+    from transferkit.report import page, translation_page
+
     folder = Path(folder)
     if not folder.is_dir():
         raise RunError(f"There is no folder {folder}; name one that `transferkit train` or `compare` has written.")
