@@ -89,19 +89,19 @@ def assign(settings: dict[str, Any], keys: Sequence[str], value: Any) -> None:
 
 def first_difference(here: BaseModel, there: BaseModel) -> str:
     """Where two configurations that are not equal first differ, as `training.epochs is 1 here and 3 there`."""
-    own, other = _by_path(here.model_dump()), _by_path(there.model_dump())
+    own, other = flatten(here.model_dump()), flatten(there.model_dump())
     path = next(path for path in own | other if own.get(path) != other.get(path))
     values = [settings.get(path) for settings in (own, other)]
     said = ["not set" if value is None else repr(as_typed(value)) for value in values]
     return f"{path} is {said[0]} here and {said[1]} there"
 
 
-def _by_path(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Values by their dotted paths."""
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by their dotted paths, as {'training.epochs': 3}; empty groups are left out."""
     found: dict[str, Any] = {}
     for name, value in settings.items():
         path = f"{prefix}{name}"
-        found |= _by_path(value, f"{path}.") if isinstance(value, Mapping) else {path: value}
+        found |= flatten(value, f"{path}.") if isinstance(value, Mapping) else {path: value}
     return found
 
 

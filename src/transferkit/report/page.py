@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from transferkit import formatting
 from transferkit.evaluation.results import Comparison, EpochRecord, Mistake
+from transferkit.parsing import flatten
 from transferkit.report import figures, palette, tables
 from transferkit.report.lora import LoRAView, Updates, lora_views
 from transferkit.report.svg import Picture
@@ -39,7 +40,7 @@ _FILTERS = (
     formatting.moment,
     formatting.plain,
 )
-_FUNCTIONS = (formatting.metric, formatting.metric_interval, formatting.metric_name)
+_FUNCTIONS = (formatting.metric, formatting.metric_interval, formatting.metric_name, flatten)
 
 History = dict[tuple[str, int], list[EpochRecord]]
 Panel = tuple[StrategyView, Picture]

@@ -109,18 +109,6 @@ def class_counts(data: DataFacts) -> list[tuple[str, list[tuple[int, float]]]]:
     ]
 
 
-def flatten(settings: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Nested settings as ('training.epochs', 3) pairs; empty groups are left out."""
-    rows: list[tuple[str, Any]] = []
-    for key, value in settings.items():
-        path = f"{prefix}{key}"
-        if isinstance(value, dict):
-            rows += flatten(value, f"{path}.")
-        else:
-            rows.append((path, value))
-    return rows
-
-
 def lookup(settings: dict[str, Any], *path: str) -> Any:
     """The value at a path of nested settings, or None."""
     value: Any = settings
