@@ -23,7 +23,7 @@ import torch
 
 import transferkit
 from benchmarks import harness, translation
-from benchmarks.harness import OURS, PEER, PEER_BF16, Answers, Attempt, Benchmark
+from benchmarks.harness import OURS, PEER, PEER_BF16, Attempt, Benchmark
 from benchmarks.translation import Pairs
 from benchmarks.twin import twin_of
 from transferkit.config import Precision
@@ -151,11 +151,10 @@ class Side:
         self.budget = min(self.trials, key=self.trials.__getitem__, default=BUDGETS[0])
 
     def __call__(self, _pair: int) -> Attempt:
-        def work() -> tuple[float | None, Answers | None]:
+        def work() -> None:
             self.outputs = self._search(self._sources, self.budget)
-            return None, None
 
-        return harness.measured(work)
+        return harness.measured_whole(work)
 
     def _trial(self, budget: int) -> float:
         """Seconds, of two times the better: one alone says as much of the machine as of the budget."""
@@ -227,13 +226,12 @@ def by_itself(search: str, name: str, run: Path, texts: list[str], budget: int, 
     """One side, loaded and asked for all translations in a process that has no other."""
     quiet_libraries()
 
-    def work() -> tuple[float | None, Answers | None]:
+    def work() -> None:
         predictor = load_translator(run)
         setting = Setting(predictor.model, predictor.tokenizers, BEAMS[search])
         _searches(setting, predictor, folder)[name]()(setting.sources(texts), budget)
-        return None, None
 
-    return harness.measured(work)
+    return harness.measured_whole(work)
 
 
 _COMMON = [

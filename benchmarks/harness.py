@@ -122,6 +122,16 @@ def measured(work: Callable[[], tuple[float | None, Answers | None]]) -> Attempt
     return Attempt(total if seconds is None else seconds, total, memory.bytes, answers)
 
 
+def measured_whole(work: Callable[[], object]) -> Attempt:
+    """Run `work`, of which all counts, and whose answers are not compared."""
+
+    def unanswered() -> tuple[None, None]:
+        work()
+        return None, None
+
+    return measured(unanswered)
+
+
 def peak_alone(side: Callable[[int], Attempt]) -> int:
     """The peak of memory of `side` in a process of its own, which holds nothing of the other side.
 

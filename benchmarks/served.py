@@ -15,7 +15,7 @@ import torch
 
 import transferkit
 from benchmarks.data import ROOT, Splits
-from benchmarks.harness import Answers, Attempt, measured, say
+from benchmarks.harness import Attempt, measured_whole, say
 from benchmarks.recipe import MAX_LENGTH, of_strategy
 from transferkit.environment import quiet_libraries
 
@@ -75,23 +75,13 @@ def export(run: Path, form: str, out: Path) -> None:
 
 def ours_alone(run: Path, texts: Any, _pair: int) -> Attempt:
     """Load the run and call it on a text or a list."""
-
-    def work() -> tuple[float | None, Answers | None]:
-        transferkit.load(run)(texts)
-        return None, None
-
-    return measured(work)
+    return measured_whole(lambda: transferkit.load(run)(texts))
 
 
 def peer_alone(served: Served, bf16: bool, answer: Callable[[Any], object], _pair: int) -> Attempt:
     """Load the pipeline and let `answer` call it."""
     quiet_libraries()
-
-    def work() -> tuple[float | None, Answers | None]:
-        answer(served.pipeline(bf16))
-        return None, None
-
-    return measured(work)
+    return measured_whole(lambda: answer(served.pipeline(bf16)))
 
 
 def as_pipeline_input(texts: tuple[str, ...]) -> str | dict[str, str]:
