@@ -13,6 +13,7 @@ from jsonschema import Draft202012Validator
 from transferkit import run_folder, schemas
 from transferkit.config import RunConfig
 from transferkit.evaluation.metrics import score
+from transferkit.run_record import BackboneRecord, ComputeRecord, RunRecord, TokenizerRecord
 
 from .report import samples
 
@@ -33,8 +34,8 @@ def comparison() -> Any:
     return as_file(samples.compare(runs))
 
 
-def run_record() -> run_folder.RunRecord:
-    return run_folder.RunRecord(
+def run_record() -> RunRecord:
+    return RunRecord(
         created="2025-03-14T09:26:53+00:00",
         label="lora",
         config=RunConfig(),
@@ -42,11 +43,11 @@ def run_record() -> run_folder.RunRecord:
         labels=("neg", "pos"),
         is_pair=False,
         keeps_whole_model=False,
-        backbone=run_folder.BackboneRecord(
+        backbone=BackboneRecord(
             name="minilm", folder="/models/minilm", revision=None, fingerprint="0f", pooling="mean"
         ),
-        tokenizer=run_folder.TokenizerRecord(hash="0e", max_length=256, truncation_side="right"),
-        compute=run_folder.ComputeRecord(precision="fp32", attention="plain", threads=2),
+        tokenizer=TokenizerRecord(hash="0e", max_length=256, truncation_side="right"),
+        compute=ComputeRecord(precision="fp32", attention="plain", threads=2),
         trainable_names=("head.weight",),
         total_bytes=90_300_000,
         data=samples.data_facts(),

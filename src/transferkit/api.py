@@ -15,6 +15,7 @@ from transferkit.inference.evaluation import evaluate as evaluate_predictor
 from transferkit.inference.predictor import load_exact
 from transferkit.job import Job, prepare_job
 from transferkit.pipeline import rows_to_process, run_one
+from transferkit.run_record import RunRecord, TranslationRecord
 from transferkit.tokenization.parallel import Tokenizers
 from transferkit.training.tracking import Listener, read_epochs
 from transferkit.translation_pipeline import (
@@ -72,11 +73,11 @@ def _resume(folder: Path, listener: Listener) -> RunResult:
     def check(job: Job | TranslationJob) -> None:
         if job.facts.hashes != record.data.hashes:
             raise RunError(f"The data of {folder} has changed since it began; train again with --overwrite.")
-        if isinstance(job, Job) and isinstance(record, run_folder.RunRecord) and not job.has_base_of(record):
+        if isinstance(job, Job) and isinstance(record, RunRecord) and not job.has_base_of(record):
             raise RunError(f"The backbone of {folder} has changed since it began; train again with --overwrite.")
 
     tokenizers = None
-    if isinstance(record, run_folder.TranslationRecord):
+    if isinstance(record, TranslationRecord):
         # Trained anew they need not be the same: WordPiece settles ties by chance.
         tokenizers = Tokenizers.of_run(folder, record.tokenizer_hash)
     # It computes as it did before, whatever would be measured now.

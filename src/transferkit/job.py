@@ -20,6 +20,7 @@ from transferkit.formatting import percent
 from transferkit.models.backbones import TextClassifier, load_classifier, longest_input
 from transferkit.models.hub import BackboneFiles
 from transferkit.models.new_encoder import make_encoder
+from transferkit.run_record import RunRecord
 from transferkit.tasks.classification import Classification
 from transferkit.tokenization.pretrained import TextTokenizer
 from transferkit.training.precision import Compute, choose, probe_shape
@@ -46,7 +47,7 @@ class Job:
     # Whether several runs share the job, so that what one computes another may read.
     is_shared: bool
 
-    def has_base_of(self, record: run_folder.RunRecord) -> bool:
+    def has_base_of(self, record: RunRecord) -> bool:
         """Whether the backbone and its tokenizer are those of an earlier run."""
         return (self.fingerprint, self.tokenizer_hash) == (record.backbone.fingerprint, record.tokenizer.hash)
 

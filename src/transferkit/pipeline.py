@@ -22,6 +22,7 @@ from transferkit.evaluation.metrics import score
 from transferkit.evaluation.results import RunResult, write_json
 from transferkit.job import Job
 from transferkit.models.backbones import HEAD_FILE, TextClassifier, load_classifier
+from transferkit.run_record import BackboneRecord, ComputeRecord, RunRecord, TokenizerRecord, WeightsRecord
 from transferkit.training.averaging import LEAST_EPOCHS
 from transferkit.training.forward import predict_logits
 from transferkit.training.loop import Outcome, Plan, fit
@@ -175,7 +176,7 @@ def _write_record(
 ) -> None:  # fmt: skip
     job.tokenizer.save(folder / "tokenizer")
     write_json(folder / run_folder.LABELS_FILE, list(job.data.labels))
-    record = run_folder.RunRecord(
+    record = RunRecord(
         created=run_folder.now(),
         label=label,
         config=config,
@@ -183,7 +184,7 @@ def _write_record(
         labels=job.data.labels,
         is_pair="pair" in job.data.columns,
         keeps_whole_model=strategy.keeps_whole_model,
-        backbone=run_folder.BackboneRecord(
+        backbone=BackboneRecord(
             name=job.files.name,
             folder=str(job.files.folder.resolve()),
             revision=job.files.revision,
@@ -191,16 +192,16 @@ def _write_record(
             weights_sha256=job.weights_sha256,
             pooling=model.pooling,
         ),
-        tokenizer=run_folder.TokenizerRecord(
+        tokenizer=TokenizerRecord(
             hash=job.tokenizer_hash,
             max_length=job.tokenizer.max_length,
             truncation_side=config.tokenization.truncation_side,
             pad_token_id=job.tokenizer.pad_token_id,
             uses_token_types=job.tokenizer.uses_token_types(1 + ("pair" in job.data.columns)),
         ),
-        compute=run_folder.ComputeRecord(**asdict(job.compute)),
+        compute=ComputeRecord(**asdict(job.compute)),
         trainable_names=report.trainable_names,
-        weights=tuple(run_folder.WeightsRecord(**asdict(row)) for row in weights_of(model)),
+        weights=tuple(WeightsRecord(**asdict(row)) for row in weights_of(model)),
         total_bytes=report.total_bytes,
         data=job.facts,
         environment=describe(),

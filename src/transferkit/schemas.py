@@ -17,7 +17,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from transferkit.adaptation.capsule import CapsuleInfo
 from transferkit.evaluation.results import Comparison, EpochRecord, LoRAUpdates, Mistake, RunResult, write_json
 from transferkit.inference.quantization import Quality
-from transferkit.run_folder import RunRecord, TranslationRecord
+from transferkit.run_record import RunRecord, TranslationRecord
 
 # The model of each schema, by the name of its file.
 MODELS: dict[str, type[BaseModel]] = {

@@ -33,6 +33,7 @@ from transferkit.generation.retrace import retrace, save_retraced
 from transferkit.models.lean_translator import LeanTranslator
 from transferkit.models.translator import KINDS, Translator, build_translator
 from transferkit.pipeline import trained
+from transferkit.run_record import ComputeRecord, TranslationRecord
 from transferkit.tasks.cross_entropy import cross_entropy
 from transferkit.tasks.translation import Translation
 from transferkit.tokenization.parallel import Tokenized, Tokenizers, tokenize
@@ -303,13 +304,13 @@ def _with_scores(
 
 def _write_record(folder: Path, config: TranslationConfig, job: TranslationJob, report: AdaptationReport) -> None:
     job.tokenizers.save(folder / "tokenizer")
-    record = run_folder.TranslationRecord(
+    record = TranslationRecord(
         created=run_folder.now(),
         label=LABEL,
         config=config,
         task="translation",
         tokenizer_hash=job.tokenizers.hash(),
-        compute=run_folder.ComputeRecord(**asdict(job.compute)),
+        compute=ComputeRecord(**asdict(job.compute)),
         trainable_names=report.trainable_names,
         total_bytes=report.total_bytes,
         data=job.facts,

@@ -16,7 +16,7 @@ from transferkit.evaluation.results import (
     TranslationScores,
 )
 from transferkit.report import translation_page
-from transferkit.run_folder import ComputeRecord, TranslationRecord
+from transferkit.run_record import ComputeRecord, TranslationRecord
 
 EXAMPLE = TranslationExample(source="A <b>bold</b> word", target="Una parola <i>", predicted="Una parola & basta")
 LENGTHS = {"mean": 21.5, "median": 20.0, "p95": 44.0, "max": 90.0}

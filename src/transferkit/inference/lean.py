@@ -20,12 +20,13 @@ from transferkit.environment import file_hash
 from transferkit.inference.lean_tokenizer import LeanTokenizer
 from transferkit.models.backbones import HEAD_FILE, POOLINGS
 from transferkit.models.lean_encoder import FAMILIES, LeanEncoder, NotLeanError
+from transferkit.run_record import RunRecord
 
 
 class LeanClassifier:
     """Text to logits for a run on BERT or one of its relatives, with the numbers of the model that was trained."""
 
-    def __init__(self, run: Path, record: run_folder.RunRecord, base: Path, precision: Precision) -> None:
+    def __init__(self, run: Path, record: RunRecord, base: Path, precision: Precision) -> None:
         """Load the run in the folder `run`; `base` is its backbone's folder.
 
         Raises:
@@ -84,7 +85,7 @@ def _pick_head(weights: dict[str, Tensor], model_type: str, pooling: str) -> Hea
         raise NotLeanError(f"no weight {error}") from None
 
 
-def _weights(run: Path, record: run_folder.RunRecord, source: Path, model_type: str) -> dict[str, Tensor]:
+def _weights(run: Path, record: RunRecord, source: Path, model_type: str) -> dict[str, Tensor]:
     """All weights by their names without prefix, with what the run has learnt in its place."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from transferkit import run_folder
 from transferkit.data.batching import FeatureTable, ListColumn
 from transferkit.models.lean_encoder import NotLeanError
+from transferkit.run_record import TokenizerRecord
 
 
 class LeanTokenizer:
     """Rows of text to features, with the ids that transformers gives."""
 
-    def __init__(self, run: Path, record: run_folder.TokenizerRecord) -> None:
+    def __init__(self, run: Path, record: TokenizerRecord) -> None:
         """Load the tokenizer of the run in the folder `run`.
 
         Raises:

@@ -23,6 +23,7 @@ from transferkit.inference.quantized import QuantizedClassifier, is_quantized
 from transferkit.models.backbones import TextClassifier, load_classifier
 from transferkit.models.hub import BackboneFiles
 from transferkit.models.lean_encoder import NotLeanError
+from transferkit.run_record import RunRecord
 from transferkit.tokenization.pretrained import TextTokenizer
 from transferkit.training.forward import answer_all, predict_logits
 from transferkit.training.precision import Compute, has_native_bf16
@@ -59,7 +60,7 @@ class Predictor:
     It answers from an inference form of the model where there is one, and else from `model` itself.
     """
 
-    def __init__(self, folder: Path, record: run_folder.RunRecord, precision: Precision) -> None:
+    def __init__(self, folder: Path, record: RunRecord, precision: Precision) -> None:
         """Use `load`."""
         self.folder = folder
         self.record = record
@@ -206,7 +207,7 @@ def load_exact(run: str | Path) -> Predictor:
     return load(folder, precision="auto" if is_quantized(folder) else "fp32")
 
 
-def _load_model(folder: Path, record: run_folder.RunRecord, tokenizer: TextTokenizer) -> TextClassifier:
+def _load_model(folder: Path, record: RunRecord, tokenizer: TextTokenizer) -> TextClassifier:
     backbone = BackboneConfig(
         name=record.backbone.name,
         head_pooling=record.backbone.pooling,
@@ -223,7 +224,7 @@ def _load_model(folder: Path, record: run_folder.RunRecord, tokenizer: TextToken
     return model
 
 
-def _base_files(record: run_folder.RunRecord) -> BackboneFiles:
+def _base_files(record: RunRecord) -> BackboneFiles:
     """The base by its name; a folder given as a relative path is looked up where it was at training."""
     folder = Path(record.backbone.folder)
     is_by_path = Path(record.backbone.name).name == folder.name or run_folder.is_model_of_run(folder)

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from transferkit import run_folder
 from transferkit.errors import RunError
 from transferkit.inference.lean_tokenizer import LeanTokenizer
+from transferkit.run_record import RunRecord
 
 MODEL_FILE = "openvino_model.xml"
 # The order in which the model takes its inputs.
@@ -44,7 +44,7 @@ def openvino(*packages: str) -> Any:
 class QuantizedClassifier:
     """Text to logits by OpenVINO."""
 
-    def __init__(self, run: Path, record: run_folder.RunRecord) -> None:
+    def __init__(self, run: Path, record: RunRecord) -> None:
         """Load the model in the run folder `run`.
 
         Raises:

@@ -17,6 +17,7 @@ from transferkit.generation.decoding import Bounds
 from transferkit.generation.retrace import Retraced, retrace
 from transferkit.models.lean_translator import LeanTranslator
 from transferkit.models.translator import Translator, build_translator
+from transferkit.run_record import TranslationRecord
 from transferkit.tokenization.parallel import Tokenizers
 from transferkit.training.precision import has_native_bf16
 
@@ -48,7 +49,7 @@ class TranslationStages:
 class TranslationPredictor:
     """A trained translator with its tokenizers. Call it with a list of texts."""
 
-    def __init__(self, folder: Path, record: run_folder.TranslationRecord, precision: Precision) -> None:
+    def __init__(self, folder: Path, record: TranslationRecord, precision: Precision) -> None:
         """Use `load_translator`."""
         self.folder = folder
         self.record = record
@@ -122,7 +123,7 @@ def load_translator(run: str | Path, *, precision: Literal["auto", "fp32", "bf16
     return TranslationPredictor(folder, record, precision)
 
 
-def _load_model(folder: Path, record: run_folder.TranslationRecord, tokenizers: Tokenizers) -> Translator:
+def _load_model(folder: Path, record: TranslationRecord, tokenizers: Tokenizers) -> Translator:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 

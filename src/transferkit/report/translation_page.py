@@ -17,6 +17,7 @@ from transferkit.report.figures import best_epoch
 from transferkit.report.page import Section, draw, split_facts
 from transferkit.report.palette import MUTED, SERIES
 from transferkit.report.svg import Picture, picture, plot_style, sheet
+from transferkit.run_record import TranslationRecord
 from transferkit.training.tracking import read_epochs
 
 _FOLDER = "translation/"
@@ -34,7 +35,7 @@ def write(folder: Path) -> Path:
 
 
 def render(
-    record: run_folder.TranslationRecord, result: RunResult, epochs: Sequence[EpochRecord],
+    record: TranslationRecord, result: RunResult, epochs: Sequence[EpochRecord],
     retraced: Retraced | None = None,
 ) -> str:  # fmt: skip
     """The report as one HTML document that loads nothing; `retraced` is the example whose attention it shows."""
