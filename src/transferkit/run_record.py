@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from transferkit.config import PretrainConfig, RunConfig, TranslationConfig
-from transferkit.evaluation.results import DataFacts, ParallelFacts, Record
+from transferkit.evaluation.results import DataFacts, Document, ParallelFacts, Record
 
 
 class BackboneRecord(Record):
@@ -52,7 +52,7 @@ class ComputeRecord(Record):
     threads: int
 
 
-class AnyRun(Record):
+class AnyRun(Document):
     """What `run.json` says of a run of any task."""
 
     schema_: Literal["transferkit/run/1"] = Field(default="transferkit/run/1", alias="schema")
@@ -62,8 +62,6 @@ class AnyRun(Record):
     trainable_names: tuple[str, ...]
     total_bytes: int
     environment: dict[str, Any]
-
-    model_config = Record.model_config | {"populate_by_name": True}
 
 
 class RunRecord(AnyRun):

@@ -26,6 +26,12 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class Document(Record):
+    """A record that is a file; it begins with the name of its `schema`."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+
 class ClassScores(Record):
     """The scores of one class against all others."""
 
@@ -97,7 +103,7 @@ class TranslationScores(Record):
     examples: tuple[TranslationExample, ...] = ()
 
 
-class RunResult(Record):
+class RunResult(Document):
     """One run: `results.json` in its folder, and one entry of `comparison.json`."""
 
     schema_: Literal["transferkit/result/1"] = Field(default="transferkit/result/1", alias="schema")
@@ -121,8 +127,6 @@ class RunResult(Record):
     collapse_reason: str | None = None
     scores: Scores | None = Field(default=None, description="everything else about the test predictions")
     translation: TranslationScores | None = Field(default=None, description="the same of a translation run")
-
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
 class Pair(Record):
@@ -201,7 +205,7 @@ class ParallelFacts(Record):
     notes: tuple[str, ...] = Field(default=(), description="choices made for the user, one sentence each")
 
 
-class Comparison(Record):
+class Comparison(Document):
     """`comparison.json`."""
 
     schema_: Literal["transferkit/comparison/1"] = Field(default="transferkit/comparison/1", alias="schema")
@@ -215,8 +219,6 @@ class Comparison(Record):
     summaries: tuple[StrategySummary, ...] = Field(description="best accuracy first")
     pairs: tuple[Pair, ...]
     verdict: Verdict
-
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
 class EpochRecord(Record):
@@ -267,14 +269,12 @@ class LoRAPlane(Record):
     weight: tuple[Point, ...] = Field(description="the output of W for the same inputs")
 
 
-class LoRAUpdates(Record):
+class LoRAUpdates(Document):
     """`lora.json`: what a LoRA run learnt."""
 
     schema_: Literal["transferkit/lora/1"] = Field(default="transferkit/lora/1", alias="schema")
     modules: tuple[LoRAModule, ...] = Field(description="in the model's order")
     plane: LoRAPlane | None = Field(description="null where no update has two directions")
-
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
 def write_json(path: Path, record: BaseModel | dict[str, Any] | list[Any]) -> None:
