@@ -101,6 +101,30 @@ def test_rows_for_a_trained_model_may_hold_names_or_codes() -> None:
         labels.encode(by_code, labels.known(names, None, by_code, "x"), "x")
 
 
+def test_names_of_codes_are_numbered_as_the_model_numbers_them() -> None:
+    by_code = pa.array(["0", "1", "1", "2"])
+    names = ("bad", "fair", "good")
+    known = labels.known(names, ("good", "fair", "bad"), by_code, "x")
+    assert labels.encode(by_code, known, "x").tolist() == [2, 1, 1, 0]
+    some = pa.array(["0", "1"])
+    assert labels.encode(some, labels.known(names, ("good", "bad"), some, "x"), "x").tolist() == [2, 0]
+
+
+@pytest.mark.parametrize(
+    ("values", "label_names", "message"),
+    [
+        (["0", "1"], ("good", "odd"), "gives the name 'odd', and the run has no such class; it has bad, good"),
+        (["bad", "good"], ("good", "bad"), "no effect: x holds the names of the classes"),
+        (["0", "1", "2"], ("good", "bad"), "gives 2 different names, and x has 3 classes"),
+    ],
+)
+def test_names_of_codes_that_do_not_fit_the_model_are_refused(
+    values: list[str], label_names: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        labels.known(("bad", "good"), label_names, pa.array(values), "x")
+
+
 @pytest.mark.parametrize(("values", "expected"), [([-1, -1], True), (["", None], True), ([-1, 1], False)])
 def test_secret_labels_are_recognized(values: list[Any], expected: bool) -> None:
     assert labels.is_unlabelled(labels.as_text(pa.chunked_array([pa.array(values)]), "x")[0]) is expected

@@ -210,6 +210,21 @@ def test_new_rows_are_read_by_the_columns_of_training_unless_others_are_named(wr
     assert (rows["text"][:], rows["label"][:]) == (["b", "d"], [0, 1])
 
 
+@pytest.mark.parametrize(
+    ("trained_on", "settings", "message"),
+    [
+        (("text",), {"pair": ("text", "other")}, "trained on single texts; name one with --text"),
+        (("text", "other"), {"text": "text"}, "trained on pairs; name two text columns with --pair"),
+    ],
+)
+def test_new_rows_are_of_as_many_texts_as_the_model_takes(
+    write_csv: WriteCsv, trained_on: tuple[str, ...], settings: dict[str, Any], message: str
+) -> None:
+    path = write_csv("new.csv", ["text", "other", "label"], [["a", "b", "x"], ["c", "d", "y"]])
+    with pytest.raises(ConfigError, match=message):
+        read_labelled(DataConfig(source=str(path), **settings), ("x", "y"), trained_on, "label")
+
+
 def test_of_new_data_with_splits_the_test_split_is_scored_or_else_all(tmp_path: Path, write_csv: WriteCsv) -> None:
     write_csv("train.csv", ["text", "label"], some("train", 4))
     write_csv("dev.csv", ["text", "label"], some("dev", 2))

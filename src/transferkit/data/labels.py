@@ -85,11 +85,30 @@ def learn(label: pa.Array, order: Sequence[str] | None, label_names: Sequence[st
 
 
 def known(names: Sequence[str], label_names: Sequence[str] | None, label: pa.Array, where: str) -> LabelMap:
-    """The map of a trained model, for rows with the names of its classes, or codes in the order of them."""
+    """The map of a trained model, whose classes are `names`, for rows with these names or with codes for them.
+
+    Args:
+        names: the classes in the order of their numbers.
+        label_names: which of them the sorted codes of the rows stand for, if the user says so.
+        label: the labels of the rows in use.
+        where: the source, for messages.
+
+    Raises:
+        ConfigError: `label_names` are not one for each code, are not classes of the model, or are not needed.
+    """
+    if label_names is None:
+        return LabelMap(tuple(names), tuple(names))
     values = {value.strip() for value in pc.unique(label).to_pylist()}
-    if label_names is not None and not values <= set(names):
-        return _named(_sorted(values), tuple(label_names), where)
-    return LabelMap(tuple(names), tuple(names))
+    if values <= set(names):
+        raise ConfigError(f"--label-names has no effect: {where} holds the names of the classes; leave it out.")
+    given = _named(_sorted(values), tuple(label_names), where)
+    foreign = [name for name in given.names if name not in names]
+    if foreign:
+        raise ConfigError(
+            f"--label-names gives the name {foreign[0]!r}, and the run has no such class; it has {_listed(names)}."
+        )
+    codes = dict(zip(given.names, given.codes, strict=True))
+    return LabelMap(tuple(names), tuple(codes.get(name, name) for name in names))
 
 
 def encode(label: pa.Array, classes: LabelMap, where: str) -> Indices:

@@ -17,7 +17,7 @@ from transferkit.data.labels import LabelMap
 from transferkit.data.rows import Rows, counted
 from transferkit.data.tables import Table
 from transferkit.environment import uncollected
-from transferkit.errors import DataError
+from transferkit.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,7 @@ def read_labelled(
 
     Raises:
         DataError: the rows cannot be read, or have labels that the model does not know.
+        ConfigError: a pair is named for a model of single texts, or the other way round; `label_names` do not fit.
     """
     source = sources.read(config.source, file_options(config))
     tabular.refuse_idle(file_options(config), source.options_used, config.source)
@@ -98,10 +99,13 @@ def read_labelled(
 
 def _select_known(table: Table, config: DataConfig, texts: tuple[str, ...], label_name: str) -> Selection:
     """The columns that `config` names; what it leaves open as in training, else by the usual names."""
-    known = table.columns.column_names
-    named_texts = _texts(config) or (texts if set(texts) <= set(known) else ())
+    known, asked, is_pair = table.columns.column_names, _texts(config), len(texts) == 2
+    if asked and len(asked) != len(texts):
+        kind, option = ("pairs", "two text columns with --pair") if is_pair else ("single texts", "one with --text")
+        raise ConfigError(f"The run was trained on {kind}; name {option}.")
+    named_texts = asked or (texts if set(texts) <= set(known) else ())
     named_label = config.label or (label_name if label_name in known else None)
-    return columns.select(table, named_texts, named_label, is_pair=len(texts) == 2, named=True)
+    return columns.select(table, named_texts, named_label, is_pair=is_pair, named=True)
 
 
 def _texts(config: DataConfig) -> tuple[str, ...]:
