@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from pydantic import ValidationError
 
+from transferkit.adaptation.strategies import make_strategy
 from transferkit.config import (
     DEMONSTRATION,
     CompareConfig,
@@ -17,7 +20,7 @@ from transferkit.config import (
     TranslationConfig,
 )
 from transferkit.errors import ConfigError
-from transferkit.parsing import build
+from transferkit.parsing import assign, build
 
 
 def test_without_data_the_demonstration_runs_and_its_sizes_can_be_changed() -> None:
@@ -31,10 +34,22 @@ def test_named_data_is_used_whole() -> None:
     assert (data.train_size, data.validation_size, data.test_size) == (None, None, None)
 
 
-@pytest.mark.parametrize("settings", [{"seed": -1}, {"data": {"split_seed": -1}}])
-def test_a_seed_is_no_negative_number(settings: dict[str, object]) -> None:
-    with pytest.raises(ConfigError, match="is -1: "):
+@pytest.mark.parametrize("seed", [-1, 2**32])
+@pytest.mark.parametrize("name", ["seed", "data.split_seed"])
+def test_a_seed_is_a_number_that_every_library_takes(name: str, seed: int) -> None:
+    settings: dict[str, object] = {}
+    assign(settings, name.split("."), seed)
+    with pytest.raises(ConfigError, match=f"{name} is {seed}: "):
         build(RunConfig, settings, "x")
+
+
+@pytest.mark.parametrize("number", [math.inf, math.nan])
+@pytest.mark.parametrize("name", ["checkpoint_minutes", "prefix_cache_gigabytes", "learning_rate"])
+def test_a_number_that_a_record_cannot_hold_is_refused(name: str, number: float) -> None:
+    with pytest.raises(ConfigError, match=f"training.{name} is {number}: "):
+        build(RunConfig, {"training": {name: number}}, "x")
+    with pytest.raises(ConfigError, match=f"alpha is {number}: "):
+        make_strategy(StrategySpec(name="lora", options={"alpha": number}))
 
 
 def test_pretraining_keeps_its_defaults_beside_what_is_set_in_python() -> None:

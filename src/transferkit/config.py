@@ -27,10 +27,14 @@ LENGTH_PENALTIES = (-10.0, 10.0)
 PRETRAINING = {"learning_rate": 1e-3, "epochs": 5}
 
 
-class Section(BaseModel):
-    """A frozen group of settings; an unknown key is an error."""
+# The largest that every library takes.
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+
+class Section(BaseModel):
+    """A frozen group of settings; an unknown key is an error, and so is a number that JSON cannot hold."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class RowsConfig(Section):
@@ -47,7 +51,7 @@ class RowsConfig(Section):
     test_size: int | None = Field(default=None, ge=2)
     # The split has a seed of its own: every strategy and every training seed sees the same rows. One draw is as good
     # as another; of the film reviews, scores differ by more than a point from draw to draw.
-    split_seed: int = Field(default=42, ge=0)
+    split_seed: Seed = 42
 
 
 class DataConfig(RowsConfig):
@@ -220,7 +224,7 @@ class RunConfig(SharedConfig):
     """One strategy, one seed, one run folder."""
 
     strategy: StrategySpec = StrategySpec(name="lora")
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
 
 
 class EncoderConfig(Section):
@@ -279,7 +283,7 @@ class CompareConfig(SharedConfig):
     strategies: tuple[StrategySpec, ...] = Field(
         default=tuple(StrategySpec(name=name) for name in DEFAULT_STRATEGIES), min_length=1
     )
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0,), min_length=1)
+    seeds: tuple[Seed, ...] = Field(default=(0,), min_length=1)
     # A strategy with fewer trainable parameters is recommended over the best one when the two cannot be told
     # apart and their scores differ by no more than this: one point, about the spread between seeds.
     margin: float = Field(default=0.01, ge=0, lt=1)
@@ -349,7 +353,7 @@ class DecodingConfig(Section):
     """How the test rows are translated, and what `predict` does unless told otherwise."""
 
     beams: int = Field(default=4, ge=1)
-    length_penalty: float = Field(default=1.0, ge=LENGTH_PENALTIES[0], le=LENGTH_PENALTIES[1], allow_inf_nan=False)
+    length_penalty: float = Field(default=1.0, ge=LENGTH_PENALTIES[0], le=LENGTH_PENALTIES[1])
 
 
 class TranslationConfig(Section):
@@ -363,7 +367,7 @@ class TranslationConfig(Section):
     decoding: DecodingConfig = DecodingConfig()
     # Validation rows that are shown after each epoch: source, target, predicted.
     examples: int = Field(default=3, ge=0)
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
 
     @model_validator(mode="after")
     def _one_vocabulary(self) -> Self:

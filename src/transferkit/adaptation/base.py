@@ -56,7 +56,7 @@ class AdaptationReport:
 class Strategy(BaseModel, ABC):
     """A way to adapt a model. The three training defaults differ by strategy; a subclass says why."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     # Whether the run keeps the whole model. False: it keeps what changed, and needs the base to predict.
     keeps_whole_model: ClassVar[bool] = False
