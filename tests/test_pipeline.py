@@ -287,6 +287,11 @@ def test_a_run_that_cannot_begin_replaces_nothing(settings: dict[str, object], t
     with pytest.raises(AdaptationError, match="qery"):
         run(settings, tmp_path / "new", "lora(targets=qery)")
     assert not (tmp_path / "new").exists()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
+    with pytest.raises(AdaptationError, match="qery"):
+        run(settings, tmp_path / "link", "lora(targets=qery)")
+    assert list((tmp_path / "link").iterdir()) == []
 
 
 @pytest.mark.parametrize("changed", [{"tokenization.max_length": 8}, {"backbone.head_pooling": "first"}], ids=str)

@@ -38,7 +38,7 @@ def test_what_a_run_replaces_comes_back_when_it_does_not_begin(tmp_path: Path) -
         run_folder.make_folder(tmp_path, overwrite=True)
         (tmp_path / "model").mkdir()
         (tmp_path / "labels.json").write_text("[]")
-    run_folder.put_back(tmp_path)
+    run_folder.put_back(tmp_path, is_new=False)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["model", "run.json"]
     assert (tmp_path / "model" / "weights").read_text() == "old"
 
@@ -46,7 +46,7 @@ def test_what_a_run_replaces_comes_back_when_it_does_not_begin(tmp_path: Path) -
 def test_a_new_folder_goes_again_when_its_run_does_not_begin(tmp_path: Path) -> None:
     run_folder.make_folder(tmp_path / "run", overwrite=False)
     (tmp_path / "run" / "tensorboard").mkdir()
-    run_folder.put_back(tmp_path / "run")
+    run_folder.put_back(tmp_path / "run", is_new=True)
     assert list(tmp_path.iterdir()) == []
 
 

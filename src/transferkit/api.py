@@ -37,10 +37,11 @@ def train(
     folder = Path(out)
     with run_folder.reserved(folder):
         run_folder.check_free(folder, overwrite)
+        is_new = not folder.exists()
         try:
             return _run(config, folder, listener or Listener(), lambda _: run_folder.make_folder(folder, overwrite))
         except BaseException:
-            run_folder.put_back(folder)
+            run_folder.put_back(folder, is_new)
             raise
 
 

@@ -108,17 +108,16 @@ def forget_earlier(path: Path) -> None:
     shutil.rmtree(path / EARLIER)
 
 
-def put_back(path: Path) -> None:
-    """Leave `path` as it was before `make_folder`, unless the run has begun meanwhile."""
+def put_back(path: Path, is_new: bool) -> None:
+    """Leave `path` as it was before `make_folder`, which made it if it `is_new`, unless the run has begun meanwhile."""
     earlier = path / EARLIER
     if not earlier.is_dir():
         return
     _erase(path, but=earlier)
-    entries = list(earlier.iterdir())
-    for entry in entries:
+    for entry in earlier.iterdir():
         entry.rename(path / entry.name)
     earlier.rmdir()
-    if not entries:
+    if is_new:
         path.rmdir()
 
 
