@@ -59,6 +59,17 @@ def test_a_recipe_that_is_missing_or_no_mapping_is_refused(tmp_path: Path) -> No
         read_recipe(tmp_path / "broken.yaml")
 
 
+def test_a_key_that_stands_twice_is_refused_by_its_line(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    for text, line, key in [
+        ("training: {epochs: 1}\nseeds: [0]\ntraining: {batch_size: 8}\n", 3, "training"),
+        ("training:\n  epochs: 1\n  epochs: 2\n", 3, "epochs"),
+    ]:
+        recipe.write_text(text)
+        with pytest.raises(ConfigError, match=rf"{key} stands a second time in .*, line {line},"):
+            read_recipe(recipe)
+
+
 def test_a_recipe_cannot_make_objects(tmp_path: Path) -> None:
     (tmp_path / "evil.yaml").write_text("a: !!python/object/apply:os.system ['true']")
     with pytest.raises(ConfigError, match="not readable as YAML"):

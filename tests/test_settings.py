@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from transferkit.config import StrategySpec
+from transferkit.config import RunConfig, StrategySpec
 from transferkit.errors import ConfigError
 from transferkit.settings import compare_config, parse_strategy, run_config, split_list
 
@@ -36,6 +36,34 @@ def test_a_run_takes_one_strategy(recipe: Path) -> None:
         run_config(recipe, {}, [])
     assert run_config(recipe, {"strategies": ["full"]}, []).strategy == StrategySpec(name="full")
     assert run_config(None, {}, []).strategy.name == "lora"
+
+
+def test_a_run_takes_one_seed(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("strategies: [full]\nseeds: [0, 1]\n")
+    with pytest.raises(ConfigError, match=r"recipe.yaml has the seeds 0, 1; name one of them with --seed"):
+        run_config(recipe, {}, [])
+    assert run_config(recipe, {"seeds": [1]}, []).seed == 1
+    with pytest.raises(ConfigError, match=r"settings has the seeds 3, 1"):
+        run_config(None, {}, ["seeds=[3,1]"])
+
+
+def test_a_run_has_a_strategy_and_a_seed_as_its_record_has(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("strategy: {lora: {rank: 2}}\nseed: 3\n")
+    assert run_config(recipe, {}, []) == RunConfig(strategy=StrategySpec(name="lora", options={"rank": 2}), seed=3)
+    config = run_config(recipe, {}, ["strategy=full", "seed=4"])
+    assert (config.strategy.name, config.seed) == ("full", 4)
+    assert run_config(recipe, {}, ["lora.rank=8"]).strategy.options == {"rank": 8}
+    recipe.write_text("seed: 3\nseeds: [1]\n")
+    with pytest.raises(ConfigError, match="has both seed and seeds"):
+        run_config(recipe, {}, [])
+
+
+@pytest.mark.parametrize("assignment", ["margin=0.5", 'published={"full":0.9}'])
+def test_what_compares_has_no_effect_on_a_run(assignment: str) -> None:
+    with pytest.raises(ConfigError, match="has no effect on a single run"):
+        run_config(None, {}, [assignment])
 
 
 def test_a_strategy_named_on_the_command_line_keeps_the_recipes_options(recipe: Path) -> None:

@@ -76,5 +76,6 @@ def by_path(options: Mapping[str, Any]) -> dict[str, Any]:
     """The values of `setting_options` by dotted path; lists split at their commas."""
     settings = {name.replace("__", "."): value for name, value in options.items()}
     return {
-        path: value.split(",") if path in LISTS and value is not None else value for path, value in settings.items()
+        path: [part.strip() for part in value.split(",")] if path in LISTS and value is not None else value
+        for path, value in settings.items()
     }

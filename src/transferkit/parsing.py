@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -48,7 +48,7 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
     """The settings in a YAML or JSON recipe file.
 
     Raises:
-        ConfigError: the file is missing, is not YAML, or is not a mapping of sections.
+        ConfigError: the file is missing, is not YAML, is not a mapping of sections, or has a key twice.
     """
     import yaml
 
@@ -56,12 +56,29 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise ConfigError(f"There is no recipe file {path}; name a .yaml file, or leave it out to use options alone.")
     try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with path.open(encoding="utf-8") as file:
+            settings = _load_yaml(file)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not readable as YAML: {' '.join(str(error).split())}.") from None
     if not isinstance(settings, dict):
         raise ConfigError(f"{path} is not a recipe: it must map sections such as data, backbone and training.")
     return settings
+
+
+def _load_yaml(file: TextIO) -> Any:
+    """What YAML says, without a key that stands twice: of these the last would count, and the others say nothing."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            seen = set()
+            for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+                if key.value in seen:
+                    raise yaml.MarkedYAMLError(problem=f"{key.value} stands a second time", problem_mark=key.start_mark)
+                seen.add(key.value)
+            return super().construct_mapping(node, deep)
+
+    return yaml.load(file, Loader)
 
 
 def parse_assignment(text: str) -> tuple[list[str], Any]:

@@ -20,6 +20,8 @@ from transferkit.errors import ConfigError, did_you_mean
 from transferkit.parsing import assign, build, parse_assignment, read_recipe
 
 TASKS = ("classification", "translation")
+# What a run has one of, and a comparison several.
+_SEVERAL = {"strategy": "strategies", "seed": "seeds"}
 # What the options of the command line set in a translation, where that is called otherwise.
 _IN_TRANSLATION = {"data.pair": "data.languages", "tokenization.max_length": "tokenizer.max_length"}
 
@@ -35,15 +37,58 @@ def compare_config(recipe: Path | None, options: Mapping[str, Any], assignments:
     Raises:
         ConfigError: a setting is unknown, has a value out of range, or has no effect.
     """
-    where = str(recipe) if recipe is not None else "settings"
     settings = read_recipe(recipe) if recipe is not None else {}
+    return _comparison(settings, _where(recipe), options, [parse_assignment(text) for text in assignments])
+
+
+def run_config(recipe: Path | None, options: Mapping[str, Any], assignments: Sequence[str]) -> RunConfig:
+    """The configuration of one run: of a comparison, with one strategy and one seed.
+
+    Raises:
+        ConfigError: as for `compare_config`, or there are several strategies or seeds, and none is named.
+    """
+    where = _where(recipe)
+    settings = read_recipe(recipe) if recipe is not None else {}
+    for one, several in _SEVERAL.items():
+        if one in settings and several in settings:
+            raise ConfigError(f"{where} has both {one} and {several}; leave one of them out.")
+        if one in settings:
+            settings[several] = [settings.pop(one)]
+    settings.setdefault("strategies", [RunConfig.model_fields["strategy"].default])
+    assigned = [_of_several(*parse_assignment(text)) for text in assignments]
+    for keys, _ in assigned:
+        if keys[0] in ("margin", "published"):
+            raise ConfigError(f"--set {'.'.join(keys)} has no effect on a single run; leave it out.")
+    config = _comparison(settings, where, options, assigned)
+    if len(config.strategies) > 1:
+        raise ConfigError(f"{where} compares {', '.join(config.labels())}; name one of them with --strategy.")
+    if len(config.seeds) > 1:
+        raise ConfigError(f"{where} has the seeds {', '.join(map(str, config.seeds))}; name one of them with --seed.")
+    (_, run), *_ = config.runs()
+    return run
+
+
+def _where(recipe: Path | None) -> str:
+    """What messages call the settings."""
+    return str(recipe) if recipe is not None else "settings"
+
+
+def _of_several(keys: list[str], value: Any) -> tuple[list[str], Any]:
+    """An assignment to what a run has one of, as one to what a comparison has several of."""
+    (first, *others) = keys
+    return ([_SEVERAL[first]], [value]) if first in _SEVERAL and not others else (keys, value)
+
+
+def _comparison(
+    settings: dict[str, Any], where: str, options: Mapping[str, Any], assigned: Sequence[tuple[list[str], Any]]
+) -> CompareConfig:
+    """The settings of a recipe with what goes over them."""
     if (task := settings.pop("task", TASKS[0])) != TASKS[0]:
         raise ConfigError(f"{where} is of the task {task}, and this is for {TASKS[0]}; use transferkit train.")
     known = _specs(settings, where)
     for path, value in options.items():
         if value is not None:
             assign(settings, path.split("."), value)
-    assigned = [parse_assignment(text) for text in assignments]
     for keys, value in assigned:
         if keys[0] in CompareConfig.model_fields:
             assign(settings, keys, value)
@@ -55,21 +100,6 @@ def compare_config(recipe: Path | None, options: Mapping[str, Any], assignments:
     asked = {path for path, value in options.items() if value is not None}
     _refuse_idle(config, known, asked | {".".join(keys) for keys, _ in assigned})
     return config
-
-
-def run_config(recipe: Path | None, options: Mapping[str, Any], assignments: Sequence[str]) -> RunConfig:
-    """The configuration of one run: of a comparison, with one strategy and one seed.
-
-    Raises:
-        ConfigError: as for `compare_config`, or the recipe compares several strategies and none is named.
-    """
-    if recipe is None and options.get("strategies") is None:
-        options = dict(options) | {"strategies": [RunConfig.model_fields["strategy"].default]}
-    config = compare_config(recipe, options, assignments)
-    if len(config.strategies) > 1:
-        raise ConfigError(f"{recipe} compares {', '.join(config.labels())}; name one of them with --strategy.")
-    (_, run), *_ = config.runs()
-    return run
 
 
 def pretrain_config(recipe: Path | None, options: Mapping[str, Any], assignments: Sequence[str]) -> PretrainConfig:
@@ -87,7 +117,7 @@ def pretrain_config(recipe: Path | None, options: Mapping[str, Any], assignments
     encoder = settings.get("encoder", {})
     if isinstance(encoder, dict) and "vectors" not in encoder:
         raise ConfigError("--vectors is missing: name a file of word vectors, or minilm for those of that backbone.")
-    return build(PretrainConfig, settings, str(recipe) if recipe is not None else "settings")
+    return build(PretrainConfig, settings, _where(recipe))
 
 
 def task_of(recipe: Path | None, asked: str | None) -> str:
@@ -113,7 +143,6 @@ def translation_config(
     Raises:
         ConfigError: a setting is unknown, has a value out of range, or has no effect.
     """
-    where = str(recipe) if recipe is not None else "settings"
     settings = read_recipe(recipe) if recipe is not None else {}
     for path, value in options.items():
         if value is None:
@@ -125,7 +154,7 @@ def translation_config(
         assign(settings, place.split("."), value)
     for text in assignments:
         assign(settings, *parse_assignment(text))
-    return build(TranslationConfig, settings, where)
+    return build(TranslationConfig, settings, _where(recipe))
 
 
 def _fields(config: type[BaseModel], section: str) -> set[str]:
