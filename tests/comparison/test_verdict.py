@@ -1,9 +1,12 @@
 import numpy as np
 import pytest
 
+from tests.report import samples
+from transferkit.comparison.conclusion import conclude
 from transferkit.comparison.verdict import compare_pairs, decide, pareto_front, summarise
 from transferkit.evaluation.metrics import score
 from transferkit.evaluation.results import RunResult
+from transferkit.report.views import gather
 
 COSTS = {  # trainable parameters, seconds, bytes
     "full": (22_700_000, 140.0, 90_800_000),
@@ -13,6 +16,7 @@ COSTS = {  # trainable parameters, seconds, bytes
 }
 LABELS = np.arange(1000) % 2
 BASELINE = {"accuracy": 0.5}
+CIRCUMSTANCES = {"task": "classification", "created": "", "config": {}, "environment": {}, "data": samples.data_facts()}
 
 
 def answers(accuracy, shift=0, labels=LABELS):
@@ -35,6 +39,7 @@ def finished(strategy, seed, predicted, labels=LABELS):
         metrics=scores.metrics,
         intervals=scores.intervals,
         collapsed=scores.collapsed,
+        scores=scores,
     )
 
 
@@ -56,7 +61,7 @@ def compared(predictions, labels=LABELS, extra=(), margin=0.01):
 
 class TestSummarise:
     def test_best_first_with_means_over_seeds(self):
-        predictions = {"linear-probe": {0: answers(0.7)}, "lora": {0: answers(0.8), 1: answers(0.84)}}
+        predictions = {s: {0: answers(a), 1: answers(a + 0.04)} for s, a in [("linear-probe", 0.7), ("lora", 0.8)]}
         best, other = compared(predictions)[0]
         assert (best.strategy, other.strategy) == ("lora", "linear-probe")
         assert best.seeds == (0, 1)
@@ -64,6 +69,23 @@ class TestSummarise:
         assert best.accuracy_sd == pytest.approx(0.04 / np.sqrt(2))
         assert best.train_seconds_mean == 90.5
         assert best.accuracy_interval[0] < 0.8 < 0.84 < best.accuracy_interval[1]
+
+    def test_a_seed_that_one_strategy_has_not_finished_is_left_out_and_that_is_said(self):
+        predictions = {"full": {0: answers(0.8), 1: answers(0.812)}, "lora": {0: answers(0.803)}}
+        runs = [finished(s, seed, predicted) for s, of in predictions.items() for seed, predicted in of.items()]
+        logits = {s: {seed: np.eye(2)[predicted] for seed, predicted in of.items()} for s, of in predictions.items()}
+        found = conclude(runs, logits, LABELS, 0.01, **CIRCUMSTANCES)
+        assert [(s.strategy, s.seeds, s.accuracy_mean) for s in found.summaries] == [
+            ("lora", (0,), 0.803),
+            ("full", (0,), 0.8),
+        ]
+        assert found.verdict.reason.endswith("Seed 1 is left out, since not every strategy has finished with it.")
+        assert [len(strategy.scored) for strategy in gather(found)] == [1, 1]
+        runs.append(finished("lora", 1, answers(0.8)))
+        logits["lora"][1] = np.eye(2)[answers(0.8)]
+        whole = conclude(runs, logits, LABELS, 0.01, **CIRCUMSTANCES)
+        assert [s.seeds for s in whole.summaries] == [(0, 1), (0, 1)]
+        assert "left out" not in whole.verdict.reason
 
     def test_one_seed_has_the_interval_of_its_run_and_no_spread(self):
         predictions = {"lora": {0: answers(0.8)}}

@@ -38,6 +38,8 @@ def conclude(
     predictions = {name: {seed: one.argmax(1) for seed, one in seeds.items()} for name, seeds in logits.items()}
     summaries = summarise(results, predictions, labels)
     pairs = compare_pairs(summaries, predictions, labels)
+    counted = {seed for summary in summaries for seed in summary.seeds}
+    uncounted = sorted({result.seed for result in results if result.status == "finished"} - counted)
     baseline = next((dict(result.scores.baseline) for result in results if result.scores), {})
     if baseline:
         # With more than two classes F1 is macro F1.
@@ -47,7 +49,7 @@ def conclude(
         results=tuple(results),
         summaries=summaries,
         pairs=pairs,
-        verdict=decide(summaries, pairs, baseline, margin),
+        verdict=decide(summaries, pairs, baseline, margin, uncounted),
         **circumstances,
     )
 

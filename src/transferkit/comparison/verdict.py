@@ -47,6 +47,9 @@ def summarise(
 ) -> tuple[StrategySummary, ...]:
     """Each strategy over its finished seeds, best mean accuracy first; runs that did not finish are left out.
 
+    So is a seed that some strategy has not finished and others have, as where a comparison was stopped: means over
+    different seeds would not say which strategy is better. Where no seed is finished by all, each has its own.
+
     Args:
         results: all runs.
         predictions: [n] of each finished run, by strategy and seed.
@@ -56,9 +59,11 @@ def summarise(
     for run in results:
         if run.status == "finished":
             finished.setdefault(run.strategy, []).append(run)
+    shared = set.intersection(*({run.seed for run in runs} for runs in finished.values())) if finished else set()
+    counted = {strategy: [run for run in runs if run.seed in shared] or runs for strategy, runs in finished.items()}
     unranked = [
         _summary(strategy, runs, _right_answers(predictions[strategy], [run.seed for run in runs], labels))
-        for strategy, runs in finished.items()
+        for strategy, runs in counted.items()
     ]
     return tuple(sorted(_with_pareto(unranked), key=lambda summary: -summary.accuracy_mean))
 
@@ -110,6 +115,7 @@ def decide(
     pairs: Sequence[Pair],
     baseline: Mapping[str, float],
     margin: float,
+    uncounted: Sequence[int] = (),
 ) -> Verdict:
     """Recommend the most accurate strategy, or a cheaper one that cannot be told apart from it.
 
@@ -122,6 +128,7 @@ def decide(
         pairs: of `compare_pairs`.
         baseline: metrics of always answering the majority class, with accuracy.
         margin: accuracy, from 0 to 1, that may be given up for a cheaper strategy.
+        uncounted: finished seeds that `summarise` has left out.
     """
     if not summaries:
         return Verdict(use=None, reason="No run finished, so there is nothing to recommend.", ties=())
@@ -145,6 +152,9 @@ def decide(
         sentences.append(_lead_over_the_others(behind, tie_names, margin))
     if any(len(s.seeds) == 1 for s in summaries):
         sentences.append("One seed only: the intervals cover the choice of test rows, not of the seed.")
+    if uncounted:
+        which = f"Seed {uncounted[0]} is" if len(uncounted) == 1 else f"Seeds {listed(map(str, uncounted))} are"
+        sentences.append(f"{which} left out, since not every strategy has finished with it.")
     return Verdict(use=use.strategy, reason=" ".join(sentences), ties=tuple(tie_names))
 
 

@@ -34,9 +34,10 @@ class StrategyView:
 
     @property
     def scored(self) -> tuple[RunResult, ...]:
-        """The runs that its numbers are means of: the finished ones, else interrupted ones with scores."""
-        finished = tuple(run for run in self.runs if run.status == "finished" and run.metrics)
-        return finished or tuple(run for run in self.runs if run.metrics)
+        """The runs that its numbers are means of: those of the summary, else interrupted ones with scores."""
+        if self.summary is not None:
+            return tuple(run for run in self.runs if run.status == "finished" and run.seed in self.summary.seeds)
+        return tuple(run for run in self.runs if run.metrics)
 
     @property
     def detailed(self) -> tuple[Scores, ...]:
