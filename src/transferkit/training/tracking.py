@@ -104,4 +104,6 @@ def read_epochs(path: Path) -> list[EpochRecord]:
     """The lines of `metrics.jsonl`; none where the file is not there."""
     if not path.is_file():
         return []
-    return [EpochRecord.model_validate_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    # Not `splitlines`: a sentence among the examples may hold U+2028 and others at which that splits.
+    with path.open(encoding="utf-8") as file:
+        return [EpochRecord.model_validate_json(line) for line in file]
