@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from transferkit.errors import RunError
 from transferkit.evaluation.results import EpochRecord, TranslationExample
 from transferkit.training.tracking import read_epochs, write_epochs
 
@@ -23,3 +26,11 @@ def test_epochs_come_back_whatever_their_examples_hold(tmp_path: Path) -> None:
 
 def test_a_run_that_reached_no_epoch_has_none(tmp_path: Path) -> None:
     assert read_epochs(tmp_path / "metrics.jsonl") == []
+
+
+def test_a_torn_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    write_epochs(path, [record(1), record(2)])
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(RunError, match=r"metrics\.jsonl is damaged .*; run again with --overwrite"):
+        read_epochs(path)
