@@ -156,7 +156,8 @@ class StrategySummary(Record):
     train_seconds_mean: float
     collapsed: bool
     pareto: tuple[str, ...] = Field(
-        description="the costs (trainable_parameters, train_seconds, stored_bytes) at which none is better"
+        description="the costs (trainable_parameters, train_seconds, stored_bytes) at which none is better, of those "
+        "not collapsed"
     )
 
 
