@@ -146,6 +146,21 @@ def test_scores_of_a_run_stand_beside_the_baseline(shown) -> None:
     assert cost in " ".join(text.split())
 
 
+@pytest.mark.parametrize("width", [60, 80, None])
+@pytest.mark.parametrize("label", ["Conditions of employment, wages", "x" * 80, "\u65e5\u672c\u8a9e" * 7])
+def test_a_long_label_folds_and_cuts_no_number(shown, label: str, width: int | None) -> None:
+    text = shown(lambda: console.print_run(samples.run("lora", labels=("other", label))), width)
+    metrics, classes, _ = text.split("\n\n")
+    assert all(cell_len(line) <= (width or 80) for line in text.rpartition("\n\n")[0].splitlines())
+    assert re.split(r"  +", line_of(metrics, "Accuracy"))[1:] == ["81.3 %", "76.9 - 85.7", "50.0 %"]
+    assert re.split(r"  +", line_of(metrics, "MCC"))[1:] == ["0.627", "0.583 to 0.671", "0.000"]
+    assert re.split(r"  +", line_of(metrics, "F1 of"))[1:] == ["81.2 %", "-", "66.7 %"]
+    assert re.split(r"  +", line_of(classes, label[:6]))[1:] == ["81.8 %", "80.7 %", "81.2 %", "150", "148"]
+    for table in (metrics, classes):
+        names = "".join(re.split(r"  +", line)[0] for line in table.splitlines())
+        assert label[:20].replace(" ", "") in names.replace(" ", "")
+
+
 def test_a_collapse_and_an_interruption_are_told(shown) -> None:
     collapsed = shown(lambda: console.print_run(samples.run("lora", collapsed=True)), None)
     assert "Collapsed: All 300 test rows are answered 'pos'." in collapsed.splitlines()

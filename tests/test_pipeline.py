@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -379,6 +380,25 @@ def test_strategies_whose_names_differ_in_stars_alone_have_folders_of_their_own(
     assert [result.status for result in comparison.results] == ["finished"] * 2
     assert len({result.run for result in comparison.results}) == 2
     assert {result.strategy for result in comparison.results} == set(labels)
+
+
+def test_strategies_with_long_options_have_folders_of_names_that_a_disk_takes(
+    settings: dict[str, object], tmp_path: Path
+) -> None:
+    parts = ("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense")
+    patterns = [f"encoder.layer.{layer}.{part}.*" for layer in (0, 1) for part in parts]
+    labels = [f"partial(patterns={'+'.join([*patterns, last])})" for last in ("pooler.**", "encoder.layer.1.output.**")]
+    changed = settings | {"training.epochs": 1, "strategies": ["linear-probe", *labels]}
+    comparison = transferkit.compare(compare_config(None, changed, []), tmp_path / "all")
+    assert [(result.strategy, result.status) for result in comparison.results] == [
+        (label, "finished") for label in ("linear-probe", *labels)
+    ]
+    short, *long = (result.run for result in comparison.results)
+    assert short == "runs/linear-probe-seed0"
+    assert len(set(long)) == 2
+    for run_path in long:
+        assert re.fullmatch(r"runs/partial-patterns=.{83}-[0-9a-f]{6}-seed0", run_path)
+        assert (tmp_path / "all" / run_path / "run.json").is_file()
 
 
 def test_states_of_another_configuration_of_the_same_weights_are_not_served(

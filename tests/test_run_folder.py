@@ -115,3 +115,15 @@ def test_predictions_come_back_as_they_were(tmp_path: Path) -> None:
     again = run_folder.read_predictions(tmp_path)
     np.testing.assert_array_equal(again[0], labels)
     np.testing.assert_array_equal(again[1], logits)
+
+
+def test_predictions_that_are_missing_or_damaged_are_named(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"There is no predictions\.safetensors in "):
+        run_folder.read_predictions(tmp_path)
+    path = tmp_path / run_folder.PREDICTIONS_FILE
+    run_folder.write_predictions(tmp_path, np.array([1, 0]), np.eye(2, dtype=np.float32))
+    whole = path.read_bytes()
+    for torn in (b"", whole[:20], whole[:-4], whole.replace(b"labels", b"lavels")):
+        path.write_bytes(torn)
+        with pytest.raises(RunError, match=r"predictions\.safetensors is damaged .*; run again with --overwrite"):
+            run_folder.read_predictions(tmp_path)

@@ -262,7 +262,7 @@ def print_translation(scores: TranslationScores) -> None:
 
 def print_scores(scores: Scores) -> None:
     """Metrics with intervals beside the baseline, then the classes one by one."""
-    table = _table(f"{count(scores.rows)} rows", "Metric", "Value", "95 % interval", "Majority baseline")
+    table = _table(f"{count(scores.rows)} rows", "Metric", "Value", "95 % interval", "Majority\nbaseline")
     for name in metrics_in_order(scores.metrics):
         table.add_row(
             metric_name(name, scores.positive_label and clip(scores.positive_label, _LABEL_LETTERS)),
@@ -272,7 +272,7 @@ def print_scores(scores: Scores) -> None:
         )
     OUT.print(table)
     OUT.print()
-    classes = _table("", "Class", "Precision", "Recall", "F1", "True rows", "Predicted rows")
+    classes = _table("", "Class", "Precision", "Recall", "F1", "True\nrows", "Predicted\nrows")
     for one in scores.per_class:
         shares = (percent(share) for share in (one.precision, one.recall, one.f1))
         classes.add_row(clip(one.label, _LABEL_LETTERS), *shares, count(one.support), count(one.predicted))
@@ -295,7 +295,8 @@ def _table(title: str, first: str, *others: str) -> Table:
         pad_edge=False,
         header_style="",
     )
-    table.add_column(first, no_wrap=True)
+    # Where there is no room a name folds: a number that is cut is another number.
+    table.add_column(first, overflow="fold")
     for heading in others:
         table.add_column(heading, justify="right", no_wrap=True)
     return table

@@ -165,13 +165,16 @@ def seconds(value: float | None) -> str:
 
 
 def ratio(value: float | None) -> str:
-    """How many times as much: 38 times, 0.69 times, '1/38'; 'the same' within half a percent."""
+    """How many times as much: 38 times, 1.04 times, 0.69 times, '1/38'; 'the same' within half a percent."""
     if value is None:
         return MISSING
     if abs(value - 1) < 0.005:
         return "the same"
     if 0 < value < 0.1:
         return f"1/{1 / value:,.0f}"
+    if 0 < value < 2:
+        # Two figures would write 4 % more as no more.
+        return f"{value:.2f}{_TIMES}"
     return (f"{value:,.0f}" if value >= 10 else f"{value:.2g}") + _TIMES
 
 

@@ -16,7 +16,7 @@ from pydantic import Field, RootModel
 
 from transferkit.environment import cache_folder
 from transferkit.errors import RunError
-from transferkit.evaluation.results import Comparison, LoRAUpdates, RunResult, read_json, write_json
+from transferkit.evaluation.results import Comparison, LoRAUpdates, RunResult, read_json, reading, write_json
 from transferkit.models.hub import BackboneFiles, locate
 from transferkit.run_record import RunRecord, TranslationRecord
 
@@ -298,8 +298,14 @@ def write_predictions(folder: Path, labels: np.ndarray, logits: np.ndarray) -> N
 
 
 def read_predictions(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """True labels [rows] and logits [rows, classes] of the test rows."""
+    """True labels [rows] and logits [rows, classes] of the test rows.
+
+    Raises:
+        RunError: they are missing or damaged.
+    """
     from safetensors.numpy import load_file
 
-    tensors = load_file(folder / PREDICTIONS_FILE)
-    return tensors["labels"], tensors["logits"]
+    path = folder / PREDICTIONS_FILE
+    with reading(path):
+        tensors = load_file(path)
+        return tensors["labels"], tensors["logits"]

@@ -144,6 +144,21 @@ class TestPareto:
         )
         assert by_name["scratch"] == ()
 
+    def test_a_collapsed_strategy_is_on_no_front_and_takes_no_other_off_one(self):
+        constant, fine, weak = np.ones_like(LABELS), {0: answers(0.84), 1: answers(0.84)}, answers(0.6)
+        # The mean of lora is above that of scratch, which costs more, and half of its seeds collapsed.
+        predictions = {"full": fine, "lora": {0: constant, 1: answers(0.9)}, "scratch": {0: weak, 1: weak}}
+        by_name = {summary.strategy: summary for summary in compared(predictions)[0]}
+        assert list(by_name) == ["full", "lora", "scratch"]
+        assert by_name["lora"].collapsed
+        assert by_name["lora"].pareto == ()
+        assert by_name["scratch"].pareto == ("train_seconds",)
+
+    def test_where_all_collapsed_there_is_no_front(self):
+        constant = np.ones_like(LABELS)
+        summaries = compared({"full": {0: constant}, "lora": {0: constant}})[0]
+        assert [summary.pareto for summary in summaries] == [(), ()]
+
 
 class TestPairs:
     def test_all_pairs_best_first_with_holm_over_them(self):

@@ -299,6 +299,7 @@ def _summaries(results: list[RunResult]) -> tuple[StrategySummary, ...]:
                 pareto=(),
             )
         )
+    sound = [draft for draft in drafts if not draft.collapsed]
     fronts = {
         draft.strategy: tuple(
             cost
@@ -309,12 +310,12 @@ def _summaries(results: list[RunResult]) -> tuple[StrategySummary, ...]:
             )
             if not any(
                 other.accuracy_mean > draft.accuracy_mean and getattr(other, field) <= getattr(draft, field)
-                for other in drafts
+                for other in sound
             )
         )
-        for draft in drafts
+        for draft in sound
     }
-    placed = [draft.model_copy(update={"pareto": fronts[draft.strategy]}) for draft in drafts]
+    placed = [draft.model_copy(update={"pareto": fronts.get(draft.strategy, ())}) for draft in drafts]
     return tuple(sorted(placed, key=lambda summary: -summary.accuracy_mean))
 
 

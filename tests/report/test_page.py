@@ -187,6 +187,10 @@ def test_numbers_of_the_table_are_those_of_the_input() -> None:
     assert f"{100 * comparison.baseline['accuracy']:.1f} %" in text
 
 
+def test_the_majority_is_that_of_the_rows_which_are_scored() -> None:
+    assert "Always answering the most frequent class of the test rows." in read("seeds").text
+
+
 def test_each_seed_is_shown() -> None:
     comparison = seeds_of_two_classes()
     text = read("seeds").text

@@ -90,6 +90,13 @@ def test_a_stopped_run_says_so_and_shows_what_it_reached() -> None:
     assert "BLEU 10.0 and chrF 20.0 at epoch 1" in " ".join(svg["aria-label"] for svg in page.all("svg"))
 
 
+@pytest.mark.parametrize(("result", "rows"), [(FINISHED, "Test"), (STOPPED, "Validation")])
+def test_examples_are_of_test_rows_once_these_are_translated(result: RunResult, rows: str) -> None:
+    _, page = read(result, EPOCHS)
+    assert f"{rows} rows that lie evenly over the data" in page.text
+    assert page.text.count("rows that lie evenly over the data") == 1
+
+
 def test_what_was_left_out_is_counted() -> None:
     _, page = read(FINISHED, EPOCHS)
     assert "train 900 3" in page.text

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import RootModel
 
 from transferkit import run_folder
 from transferkit.comparison.verdict import compare_pairs, decide, summarise
@@ -21,6 +21,10 @@ Logits = Mapping[str, Mapping[int, np.ndarray]]
 
 # The surest mistakes shown of each strategy.
 MISTAKES_PER_STRATEGY = 25
+
+
+class _Mistakes(RootModel[list[Mistake]]):
+    """`mistakes.json`."""
 
 
 def conclude(
@@ -55,7 +59,11 @@ def conclude(
 
 
 def read_logits(out: Path, results: Sequence[RunResult]) -> tuple[np.ndarray, Logits]:
-    """True classes [rows], none where no run finished, and the logits of the finished runs in `out`."""
+    """True classes [rows], none where no run finished, and the logits of the finished runs in `out`.
+
+    Raises:
+        RunError: those of a run are missing or damaged.
+    """
     labels, logits = np.empty(0, dtype=np.int64), dict[str, dict[int, np.ndarray]]()
     for result in results:
         if result.status == "finished":
@@ -77,14 +85,18 @@ def write_mistakes(out: Path, job: Job, labels: np.ndarray, logits: Logits) -> N
 
 
 def read_comparison(folder: Path) -> tuple[Comparison, list[Mistake]]:
-    """What `folder` says: of a comparison, or of a single run as a comparison of one."""
+    """What `folder` says: of a comparison, or of a single run as a comparison of one.
+
+    Raises:
+        RunError: a file of it is missing or damaged.
+    """
     path = folder / run_folder.MISTAKES_FILE
-    mistakes = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    mistakes = read_json(path, _Mistakes).root if path.is_file() else []
     if (folder / run_folder.COMPARISON_FILE).is_file():
         comparison = read_json(folder / run_folder.COMPARISON_FILE, Comparison)
     else:
         comparison = _comparison_of_one(folder)
-    return comparison, [Mistake.model_validate(mistake) for mistake in mistakes]
+    return comparison, mistakes
 
 
 def _comparison_of_one(folder: Path) -> Comparison:

@@ -22,6 +22,9 @@ from transferkit.parsing import first_difference
 from transferkit.pipeline import rows_to_process, run_one
 from transferkit.training.tracking import Listener
 
+# Of the name of a folder, of which disks take 255 bytes, and some systems 260 letters of the whole path.
+_SLUG_BYTES = 100
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -102,9 +105,10 @@ def _cells(config: CompareConfig) -> Iterator[Cell]:
     labels_of = Counter(slugs.values())
     for label, run_config in config.runs():
         slug = slugs[label]
-        if labels_of[slug] > 1:
-            # Only in what a folder's name does not show they differ, as `layer.5.*` and `layer.5.**` do.
-            slug += f"-{hashlib.sha256(label.encode()).hexdigest()[:6]}"
+        cut = slug.encode()[:_SLUG_BYTES].decode(errors="ignore")
+        if labels_of[slug] > 1 or cut != slug:
+            # They may differ only in what a folder's name does not show, as `layer.5.*` and `layer.5.**` do.
+            slug = f"{cut}-{hashlib.sha256(label.encode()).hexdigest()[:6]}"
         yield Cell(label, run_config, f"runs/{slug}-seed{run_config.seed}")
 
 

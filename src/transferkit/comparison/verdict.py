@@ -65,7 +65,10 @@ def summarise(
         _summary(strategy, runs, _right_answers(predictions[strategy], [run.seed for run in runs], labels))
         for strategy, runs in counted.items()
     ]
-    return tuple(sorted(_with_pareto(unranked), key=lambda summary: -summary.accuracy_mean))
+    # A collapsed strategy is of use at no cost: it is on no front, and takes no other off one.
+    sound = _with_pareto([summary for summary in unranked if not summary.collapsed])
+    collapsed = [summary for summary in unranked if summary.collapsed]
+    return tuple(sorted(sound + collapsed, key=lambda summary: -summary.accuracy_mean))
 
 
 def compare_pairs(
@@ -192,6 +195,7 @@ def _known(value: Number | None) -> Number:
 
 
 def _with_pareto(summaries: Sequence[StrategySummary]) -> list[StrategySummary]:
+    """Each with the costs at which it is on the front of all of them."""
     accuracies = [summary.accuracy_mean for summary in summaries]
     fronts = {
         cost: pareto_front([getattr(summary, field) for summary in summaries], accuracies)

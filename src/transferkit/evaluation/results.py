@@ -6,6 +6,8 @@ A report, a table and a verdict are functions of these values and of nothing els
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -154,7 +156,8 @@ class StrategySummary(Record):
     train_seconds_mean: float
     collapsed: bool
     pareto: tuple[str, ...] = Field(
-        description="the costs (trainable_parameters, train_seconds, stored_bytes) at which none is better"
+        description="the costs (trainable_parameters, train_seconds, stored_bytes) at which none is better, of those "
+        "not collapsed"
     )
 
 
@@ -286,16 +289,29 @@ def write_json(path: Path, record: BaseModel | dict[str, Any] | list[Any]) -> No
     write_file(path, text + "\n")
 
 
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Inside the context a file of a run is read; what is wrong with it is told in a sentence.
+
+    Raises:
+        RunError: the file is missing, or is not what the block takes it for.
+    """
+    from safetensors import SafetensorError
+
+    if not path.is_file():
+        raise RunError(f"There is no {path.name} in {path.parent}: is it the folder of a finished run?")
+    try:
+        yield
+    except (ValueError, KeyError, SafetensorError) as error:
+        first = str(error).splitlines()[0]
+        raise RunError(f"{path} is damaged or of another version ({first}); run again with --overwrite.") from None
+
+
 def read_json(path: Path, kind: type[AnyRecord]) -> AnyRecord:
     """Read a record back.
 
     Raises:
         RunError: the file is missing or is not such a record.
     """
-    if not path.is_file():
-        raise RunError(f"There is no {path.name} in {path.parent}: is it the folder of a finished run?")
-    try:
+    with reading(path):
         return kind.model_validate_json(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        first = str(error).splitlines()[0]
-        raise RunError(f"{path} is damaged or of another version ({first}); run again with --overwrite.") from None

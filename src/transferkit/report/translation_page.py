@@ -65,6 +65,8 @@ def render(
             "data": record.data,
             "curves": [loss_curve(epochs), score_curve(epochs)] if epochs else [],
             "examples": examples,
+            # What was stopped before its test rows were translated shows those of its last epoch.
+            "examples_of": "Test" if scores else "Validation",
             "maps": attention_pictures(retraced) if retraced else [],
             "sections": [section for present, section in sections if present],
         }

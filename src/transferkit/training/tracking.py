@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from transferkit.environment import write_file
-from transferkit.evaluation.results import EpochRecord
+from transferkit.evaluation.results import EpochRecord, reading
 
 
 class Listener:
@@ -101,7 +101,13 @@ def write_epochs(path: Path, records: Sequence[EpochRecord]) -> None:
 
 
 def read_epochs(path: Path) -> list[EpochRecord]:
-    """The lines of `metrics.jsonl`; none where the file is not there."""
+    """The lines of `metrics.jsonl`; none where the file is not there.
+
+    Raises:
+        RunError: it is damaged.
+    """
     if not path.is_file():
         return []
-    return [EpochRecord.model_validate_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    # Not `splitlines`: a sentence among the examples may hold U+2028 and others at which that splits.
+    with reading(path), path.open(encoding="utf-8") as file:
+        return [EpochRecord.model_validate_json(line) for line in file]
