@@ -37,6 +37,22 @@ def test_columns_named_trained_on_and_usual_in_this_order(write_csv: WriteCsv) -
         first(named=["noets"])
 
 
+@pytest.mark.parametrize(
+    ("named", "is_pair", "message"),
+    [
+        (["a", "b"], False, "reads single texts, and --column names 'a', 'b'; name one column"),
+        (["a", "a"], False, "reads single texts, and --column names 'a', 'a'; name one column"),
+        (["a"], True, "reads pairs of texts, and --column names 'a'; name two columns"),
+        (["a", "a"], True, "reads pairs of texts, and --column names 'a', 'a'; name two columns"),
+        (["a", "b", "c"], True, "reads pairs of texts, and --column names 'a', 'b', 'c'; name two columns"),
+    ],
+)
+def test_one_column_is_named_for_each_text(write_csv: WriteCsv, named: list[str], is_pair: bool, message: str) -> None:
+    path = write_csv("in.csv", ["a", "b", "c"], [("x", "y", "z")])
+    with pytest.raises(ConfigError, match=message):
+        list(iter_texts(path, is_pair=is_pair, named=named))
+
+
 def test_pairs_from_json_lines_and_parquet(tmp_path: Path) -> None:
     (tmp_path / "in.jsonl").write_text(json.dumps({"text_a": "x", "text_b": "y", "n": 3}))
     pq.write_table(pa.table({"text_a": ["x"], "text_b": ["y"], "n": [3]}), tmp_path / "in.parquet")

@@ -149,6 +149,14 @@ def test_a_file_is_translated_in_its_order(run: Run, trained: Path, tmp_path: Pa
     assert "is a folder; name a file" in answer.err
 
 
+def test_a_translator_reads_one_column(run: Run, trained: Path, tmp_path: Path) -> None:
+    source = tmp_path / "in.csv"
+    source.write_text("en,de\none,eins\n", encoding="utf-8")
+    answer = run("predict", trained, "--file", source, "--column", "en", "--column", "de")
+    assert (answer.code, answer.out) == (2, "")
+    assert "reads single texts, and --column names 'en', 'de'; name one column with it." in answer.err
+
+
 def test_a_tab_in_a_line_is_part_of_the_text(run: Run, trained: Path) -> None:
     piped, given = run("predict", trained, "-", stdin="one\tred\n"), run("predict", trained, "one red")
     assert piped.out == given.out

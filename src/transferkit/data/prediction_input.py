@@ -12,7 +12,7 @@ from transferkit.data import columns, tabular
 from transferkit.data.chunks import Chunk
 from transferkit.data.tables import Table
 from transferkit.data.text_lines import FileOptions
-from transferkit.errors import DataError
+from transferkit.errors import ConfigError, DataError
 
 # A row as it stands in the file, and its text (or the two of a pair).
 InputRow = tuple[dict[str, str], tuple[str, ...]]
@@ -39,8 +39,9 @@ def iter_texts(
 
     Raises:
         DataError: the file or a column is missing, or a row has no text; the message names the line.
-        ConfigError: an option says nothing about a file of this kind.
+        ConfigError: an option says nothing about a file of this kind, or `named` are not one column for each text.
     """
+    _check_number(named, 2 if is_pair else 1)
     path = Path(path).expanduser()
     if not path.is_file():
         raise tabular.missing(path)
@@ -53,6 +54,14 @@ def iter_texts(
             texts = columns.find_texts(table, named or usual, is_pair=is_pair, named=bool(named))
         for start in range(0, chunk.batch.num_rows, batch_size):
             yield _rows(path, chunk, start, batch_size, texts)
+
+
+def _check_number(named: Sequence[str], wanted: int) -> None:
+    if named and not len(named) == len(set(named)) == wanted:
+        reads, advice = {1: ("single texts", "one column"), 2: ("pairs of texts", "two columns")}[wanted]
+        raise ConfigError(
+            f"The run reads {reads}, and --column names {', '.join(map(repr, named))}; name {advice} with it."
+        )
 
 
 def _rows(path: Path, chunk: Chunk, start: int, size: int, texts: tuple[str, ...]) -> list[InputRow]:
