@@ -62,6 +62,20 @@ def test_pairs_from_json_lines_and_parquet(tmp_path: Path) -> None:
         ]
 
 
+@pytest.mark.parametrize("name", ["in.csv", "in.tsv", "in.jsonl", "in.parquet"])
+def test_a_column_that_the_answers_would_replace_is_refused_by_the_call(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    if name.endswith(".parquet"):
+        pq.write_table(pa.table({"text": ["x"], "answer": ["mine"]}), path)
+    elif name.endswith(".jsonl"):
+        path.write_text('{"text": "x", "answer": "mine"}\n')
+    else:
+        path.write_text("text,answer\nx,mine\n".replace(",", "\t" if name.endswith(".tsv") else ","))
+    with pytest.raises(DataError, match=f"{name} has a column 'answer' already, .*; rename it"):
+        iter_texts(path, is_pair=False, added=["score", "answer"])
+    assert len(list(iter_texts(path, is_pair=False, added=["score"]))) == 1
+
+
 def test_a_row_without_text_is_refused_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "in.csv"
     path.write_text('text,id\n"two\nlines",1\n ,2\n')

@@ -210,6 +210,35 @@ def test_predict_writes_a_file_in_the_order_of_the_rows(folder: Path, run: Run, 
     assert json.loads(lines[0])["predicted_label"] == rows[0]["predicted_label"]
 
 
+@pytest.mark.parametrize(
+    ("column", "as_csv", "as_json"),
+    [
+        ("predicted_label", 2, 2),
+        ("probability_pos", 2, 0),
+        ("probabilities", 0, 2),
+        ("probability_other", 0, 0),
+    ],
+)
+def test_no_column_of_the_user_is_replaced(
+    folder: Path, run: Run, tmp_path: Path, column: str, as_csv: int, as_json: int
+) -> None:
+    source, out = tmp_path / "new.csv", tmp_path / "new" / "out"
+    source.write_text(f"review,{column}\ngood,mine\n", encoding="utf-8")
+    for code, options in ((as_csv, ["--overwrite"]), (as_json, ["--overwrite", "--json"])):
+        answer = run("predict", folder / "cmp", "--file", source, "--out", out, *options)
+        assert answer.code == code
+        assert out.exists() == (code == 0)
+        if code:
+            assert answer.err == (
+                f"transferkit: {source} has a column {column!r} already, which the answers would replace; rename it.\n"
+            )
+            assert not out.parent.exists()
+        else:
+            assert "mine" in out.read_text(encoding="utf-8")
+            out.unlink()
+            out.parent.rmdir()
+
+
 def test_a_file_that_goes_wrong_halfway_leaves_nothing(folder: Path, run: Run, tmp_path: Path) -> None:
     source, out = tmp_path / "new.csv", tmp_path / "out.csv"
     source.write_text('review\ngood\n" "\n', encoding="utf-8")

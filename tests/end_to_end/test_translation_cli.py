@@ -149,6 +149,20 @@ def test_a_file_is_translated_in_its_order(run: Run, trained: Path, tmp_path: Pa
     assert "is a folder; name a file" in answer.err
 
 
+@pytest.mark.parametrize(
+    ("column", "options", "code"),
+    [("translation", [], 2), ("translation", ["--json"], 2), ("ended", ["--json"], 2), ("ended", [], 0)],
+)
+def test_no_column_of_the_user_is_replaced(
+    run: Run, trained: Path, tmp_path: Path, column: str, options: list[str], code: int
+) -> None:
+    source = tmp_path / "in.csv"
+    source.write_text(f"en,{column}\none red cat,mine\n", encoding="utf-8")
+    answer = run("predict", trained, "--file", source, *options)
+    assert (answer.code, "mine" in answer.out) == (code, code == 0)
+    assert (f"in.csv has a column {column!r} already, which the answers would replace" in answer.err) == (code == 2)
+
+
 def test_a_translator_reads_one_column(run: Run, trained: Path, tmp_path: Path) -> None:
     source = tmp_path / "in.csv"
     source.write_text("en,de\none,eins\n", encoding="utf-8")

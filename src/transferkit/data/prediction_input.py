@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,21 +25,26 @@ def iter_texts(
     is_pair: bool,
     named: Sequence[str] = (),
     usual: Sequence[str] = (),
+    added: Sequence[str] = (),
     options: FileOptions = FileOptions(),  # noqa: B008
     batch_size: int = 1024,
 ) -> Iterator[list[InputRow]]:
     """Batches of rows of a CSV, TSV, JSON lines or Parquet file, without holding the file.
+
+    What is wrong with the file as a whole is said by the call, before there is a first batch.
 
     Args:
         path: the file.
         is_pair: whether two texts make a row.
         named: the text column, or the two of a pair, as the user names them; they must be there.
         usual: the columns that the model was trained on, taken where nothing is named and the file has them.
+        added: the columns that are written beside those of the file, which may have none of these names.
         options: encoding and quoting.
         batch_size: the most rows of a batch.
 
     Raises:
-        DataError: the file or a column is missing, or a row has no text; the message names the line.
+        DataError: the file or a column is missing, a column has the name of an added one, or a row has no text; the
+            message names the column or the line.
         ConfigError: an option says nothing about a file of this kind, or `named` are not one column for each text.
     """
     _check_number(named, 2 if is_pair else 1)
@@ -47,13 +53,23 @@ def iter_texts(
         raise tabular.missing(path)
     kind, parts = tabular.chunks(path, options)
     tabular.refuse_idle(options, kind.options, str(path))
-    texts: tuple[str, ...] = ()
+    first = next(parts)
+    table = Table(pa.Table.from_batches([first.batch]), str(path), kind.has_header)
+    _check_free(path, table.columns.column_names, added)
+    texts = columns.find_texts(table, named or usual, is_pair=is_pair, named=bool(named))
+    return _batches(path, chain([first], parts), texts, batch_size)
+
+
+def _batches(path: Path, parts: Iterable[Chunk], texts: tuple[str, ...], size: int) -> Iterator[list[InputRow]]:
     for chunk in parts:
-        if not texts:
-            table = Table(pa.Table.from_batches([chunk.batch]), str(path), kind.has_header)
-            texts = columns.find_texts(table, named or usual, is_pair=is_pair, named=bool(named))
-        for start in range(0, chunk.batch.num_rows, batch_size):
-            yield _rows(path, chunk, start, batch_size, texts)
+        for start in range(0, chunk.batch.num_rows, size):
+            yield _rows(path, chunk, start, size, texts)
+
+
+def _check_free(path: Path, names: Sequence[str], added: Sequence[str]) -> None:
+    taken = next((name for name in added if name in names), None)
+    if taken is not None:
+        raise DataError(f"{path} has a column {taken!r} already, which the answers would replace; rename it.")
 
 
 def _check_number(named: Sequence[str], wanted: int) -> None:

@@ -58,7 +58,7 @@ def predict_file(
 
     Raises:
         RunError: `out` is there already and is not to be overwritten.
-        DataError: the file cannot be read, or a row has no text.
+        DataError: the file cannot be read, has a column of a name that is added, or a row has no text.
     """
     # What reads tables takes longer to import than the answer to a single text.
     from transferkit.data.prediction_input import iter_texts
@@ -67,16 +67,20 @@ def predict_file(
     check_out(out, overwrite)
     predictor = load(run, precision=precision)
     trained_on = predictor.record.data.columns
+    added = _added_columns(predictor.labels, as_json)
     batches = iter_texts(
         source,
         is_pair=predictor.record.is_pair,
         named=columns,
         usual=trained_on.get("pair") or [trained_on["text"]],
+        added=added,
         options=FileOptions(encoding, quoting),
     )
-    columns_of = _json_columns if as_json else _csv_columns
-    answered = _answered(predictor, batches)
-    write_rows(out, (row | columns_of(prediction) for row, prediction in answered), as_json)
+    rows = (
+        row | dict(zip(added, _added_values(prediction, as_json), strict=True))
+        for row, prediction in _answered(predictor, batches)
+    )
+    write_rows(out, rows, as_json)
 
 
 def _answered(predictor: Predictor, batches: Iterator[list[InputRow]]) -> Iterator[tuple[dict[str, str], Prediction]]:
@@ -87,15 +91,15 @@ def _answered(predictor: Predictor, batches: Iterator[list[InputRow]]) -> Iterat
             yield row, prediction
 
 
-def _csv_columns(prediction: Prediction) -> dict[str, Any]:
-    """The label, and a column for the probability of every class."""
-    probabilities = {f"probability_{label}": f"{p:.6f}" for label, p in prediction.probabilities.items()}
-    return {LABEL_COLUMN: prediction.label} | probabilities
+def _added_columns(labels: Sequence[str], as_json: bool) -> list[str]:
+    """For the label, and for the probabilities: one object of all in JSON, a column for each class in CSV."""
+    return [LABEL_COLUMN, *(["probabilities"] if as_json else (f"probability_{label}" for label in labels))]
 
 
-def _json_columns(prediction: Prediction) -> dict[str, Any]:
-    """The label, and the probabilities as one object."""
-    return {LABEL_COLUMN: prediction.label, "probabilities": prediction.probabilities}
+def _added_values(prediction: Prediction, as_json: bool) -> list[Any]:
+    """What stands in the added columns of one row."""
+    probabilities = prediction.probabilities
+    return [prediction.label, *([probabilities] if as_json else (f"{p:.6f}" for p in probabilities.values()))]
 
 
 def _parted(row: Text) -> Text:
