@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 
 import pyarrow as pa
@@ -74,6 +76,39 @@ def test_a_column_that_the_answers_would_replace_is_refused_by_the_call(tmp_path
     with pytest.raises(DataError, match=f"{name} has a column 'answer' already, .*; rename it"):
         iter_texts(path, is_pair=False, added=["score", "answer"])
     assert len(list(iter_texts(path, is_pair=False, added=["score"]))) == 1
+
+
+def test_lists_and_objects_of_parquet_keep_their_values(tmp_path: Path) -> None:
+    columns = {
+        "text": ["x", "y"],
+        "tags": [["a", None], None],
+        "meta": [{"score": 0.5, "at": date(2026, 1, 2)}, {"score": math.nan, "at": None}],
+        "names": [{"en": "x", "it": "z"}, {"en": "y", "it": None}],
+        "counts": pa.array([[("a", 1)], []], pa.map_(pa.string(), pa.int64())),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "in.parquet")
+    (first, _), (second, _) = next(iter_texts(tmp_path / "in.parquet", is_pair=False))
+    assert first == {
+        "text": "x",
+        "tags": ["a", None],
+        "meta": {"score": 0.5, "at": "2026-01-02"},
+        "names": {"en": "x", "it": "z"},
+        "counts": [["a", 1]],
+    }
+    assert second == {
+        "text": "y",
+        "tags": None,
+        "meta": {"score": None, "at": None},
+        "names": {"en": "y", "it": None},
+        "counts": [],
+    }
+
+
+@pytest.mark.parametrize("name", ["tags", "names"])
+def test_lists_and_objects_are_no_text(tmp_path: Path, name: str) -> None:
+    pq.write_table(pa.table({"tags": [["a"]], "names": [{"en": "x"}]}), tmp_path / "in.parquet")
+    with pytest.raises(DataError, match=f"in.parquet: the column {name!r} holds lists or structures, not text; name"):
+        iter_texts(tmp_path / "in.parquet", is_pair=False, named=[name])
 
 
 def test_a_row_without_text_is_refused_with_its_line(tmp_path: Path) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import errno
+import io
 import json
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from safetensors import SafetensorError
 
@@ -208,6 +211,20 @@ def test_predict_writes_a_file_in_the_order_of_the_rows(folder: Path, run: Run, 
     assert "exists" in again.err
     lines = run("predict", folder / "cmp", "--file", folder / "reviews.csv", "--json").out.splitlines()
     assert json.loads(lines[0])["predicted_label"] == rows[0]["predicted_label"]
+
+
+def test_lists_and_objects_of_parquet_are_written(folder: Path, run: Run, tmp_path: Path) -> None:
+    nested = {"tags": [["a", "\u00e9"], None], "meta": [{"score": 0.5}, {"score": None}]}
+    pq.write_table(pa.table({"review": ["good", "bad"]} | nested), tmp_path / "new.parquet")
+    as_csv = run("predict", folder / "cmp", "--file", tmp_path / "new.parquet").out
+    rows = list(csv.DictReader(io.StringIO(as_csv)))
+    assert [(row["tags"], row["meta"]) for row in rows] == [
+        ('["a", "\u00e9"]', '{"score": 0.5}'),
+        ("", '{"score": null}'),
+    ]
+    as_json = run("predict", folder / "cmp", "--file", tmp_path / "new.parquet", "--json").out
+    rows = [json.loads(line) for line in as_json.splitlines()]
+    assert {name: [row[name] for row in rows] for name in nested} == nested
 
 
 @pytest.mark.parametrize(

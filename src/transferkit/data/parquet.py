@@ -19,12 +19,12 @@ from transferkit.errors import DataError
 def chunks(path: Path, options: FileOptions) -> Iterator[Chunk]:
     """The rows of a file; at least one chunk.
 
-    Columns of lists, or of objects other than of texts, keep their type, but no values.
+    Columns of lists, or of objects other than of texts, keep their type, but without `options.nested` no values. Of the
+    other options none counts: a Parquet file says itself how it is to be read.
 
     Raises:
         DataError: the file is not Parquet, is damaged, or has two columns of one name.
     """
-    del options  # a Parquet file says itself how it is to be read
     with _refused(path):
         file = pa.parquet.ParquetFile(path)
         schema = file.schema_arrow
@@ -34,7 +34,7 @@ def chunks(path: Path, options: FileOptions) -> Iterator[Chunk]:
         features = _features(schema)
         flat = [field.name for field in schema if not is_left_out(field.type)]
         row = 1
-        for batch in _batches(path, file, flat):
+        for batch in _batches(path, file, None if options.nested else flat):
             table = _conform(pa.Table.from_batches([batch]), schema)
             table = with_class_names(table, features) if features else table
             yield Chunk(table.to_batches()[0], range(row, row + batch.num_rows))
@@ -43,7 +43,8 @@ def chunks(path: Path, options: FileOptions) -> Iterator[Chunk]:
             yield Chunk(pa.RecordBatch.from_pylist([], schema=schema), [])
 
 
-def _batches(path: Path, file: pa.parquet.ParquetFile, columns: list[str]) -> Iterator[pa.RecordBatch]:
+def _batches(path: Path, file: pa.parquet.ParquetFile, columns: list[str] | None) -> Iterator[pa.RecordBatch]:
+    """The rows with the values of `columns`, or of all."""
     batches = file.iter_batches(CHUNK_ROWS, columns=columns)
     while True:
         with _refused(path):
@@ -77,11 +78,12 @@ def _features(schema: pa.Schema) -> Mapping[str, Any]:
 
 
 def _conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """All columns of `schema`, text of every storage kind as plain strings, nested values as nulls."""
+    """All columns of `schema`, text of every storage kind as plain strings; those that were not read as nulls."""
+    read = set(table.column_names)
     columns = {
-        field.name: pa.nulls(len(table), field.type)
-        if is_left_out(field.type)
-        else table[field.name].cast(plain_type(field.type))
+        field.name: table[field.name].cast(plain_type(field.type))
+        if field.name in read
+        else pa.nulls(len(table), field.type)
         for field in schema
     }
     return pa.table(columns)

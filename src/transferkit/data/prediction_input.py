@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,8 @@ from transferkit.data.tables import Table
 from transferkit.data.text_lines import FileOptions
 from transferkit.errors import ConfigError, DataError
 
-# A row as it stands in the file, and its text (or the two of a pair).
-InputRow = tuple[dict[str, str], tuple[str, ...]]
+# A row as it stands in the file, each cell a text (or a list or object of JSON), and its text (or the two of a pair).
+InputRow = tuple[dict[str, Any], tuple[str, ...]]
 
 
 def iter_texts(
@@ -51,12 +53,13 @@ def iter_texts(
     path = Path(path).expanduser()
     if not path.is_file():
         raise tabular.missing(path)
-    kind, parts = tabular.chunks(path, options)
+    kind, parts = tabular.chunks(path, replace(options, nested=True))
     tabular.refuse_idle(options, kind.options, str(path))
     first = next(parts)
     table = Table(pa.Table.from_batches([first.batch]), str(path), kind.has_header)
     _check_free(path, table.columns.column_names, added)
     texts = columns.find_texts(table, named or usual, is_pair=is_pair, named=bool(named))
+    _check_text(path, table.columns.schema, texts)
     return _batches(path, chain([first], parts), texts, batch_size)
 
 
@@ -72,6 +75,14 @@ def _check_free(path: Path, names: Sequence[str], added: Sequence[str]) -> None:
         raise DataError(f"{path} has a column {taken!r} already, which the answers would replace; rename it.")
 
 
+def _check_text(path: Path, schema: pa.Schema, texts: Sequence[str]) -> None:
+    nested = next((name for name in texts if pa.types.is_nested(schema.field(name).type)), None)
+    if nested is not None:
+        raise DataError(
+            f"{path}: the column {nested!r} holds lists or structures, not text; name a column of text with --column."
+        )
+
+
 def _check_number(named: Sequence[str], wanted: int) -> None:
     if named and not len(named) == len(set(named)) == wanted:
         reads, advice = {1: ("single texts", "one column"), 2: ("pairs of texts", "two columns")}[wanted]
@@ -81,8 +92,11 @@ def _check_number(named: Sequence[str], wanted: int) -> None:
 
 
 def _rows(path: Path, chunk: Chunk, start: int, size: int, texts: tuple[str, ...]) -> list[InputRow]:
-    records = chunk.batch.slice(start, size).to_pylist()
-    rows = [{name: _text(value) for name, value in record.items()} for record in records]
+    nested = {field.name for field in chunk.batch.schema if pa.types.is_nested(field.type)}
+    rows = [
+        {name: _json(value) if name in nested else _text(value) for name, value in record.items()}
+        for record in chunk.batch.slice(start, size).to_pylist()
+    ]
     for line, row in zip(chunk.starts[start : start + size], rows, strict=True):
         empty = next((name for name in texts if not row[name].strip()), None)
         if empty is not None:
@@ -92,3 +106,14 @@ def _rows(path: Path, chunk: Chunk, start: int, size: int, texts: tuple[str, ...
 
 def _text(value: Any) -> str:
     return "" if value is None else str(value)
+
+
+def _json(value: Any) -> Any:
+    """A list or an object of what JSON knows: all else in it as text, and nothing for what is not a number."""
+    if isinstance(value, list | tuple):
+        return [_json(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _json(item) for name, item in value.items()}
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, str | int) else str(value)

@@ -83,7 +83,7 @@ def predict_file(
     write_rows(out, rows, as_json)
 
 
-def _answered(predictor: Predictor, batches: Iterator[list[InputRow]]) -> Iterator[tuple[dict[str, str], Prediction]]:
+def _answered(predictor: Predictor, batches: Iterator[list[InputRow]]) -> Iterator[tuple[dict[str, Any], Prediction]]:
     """Each row of the file with its prediction."""
     for batch in batches:
         texts: list[Text] = [row[0] if len(row) == 1 else (row[0], row[1]) for _, row in batch]
@@ -132,7 +132,12 @@ def write_rows(out: Path | None, rows: Iterable[Mapping[str, Any]], as_json: boo
             if writer is None:
                 writer = csv.DictWriter(file, list(row))
                 writer.writeheader()
-            writer.writerow(row)
+            writer.writerow({name: _cell(value) for name, value in row.items()})
+
+
+def _cell(value: Any) -> Any:
+    """What stands in CSV for a value: lists and objects as JSON."""
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
 
 
 @contextmanager
