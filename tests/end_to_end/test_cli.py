@@ -163,6 +163,26 @@ def test_predict_answers_for_texts_from_everywhere(folder: Path, run: Run) -> No
     assert [answer["label"] for answer in both] == ["pos", "neg"]
 
 
+def test_a_byte_that_is_no_text_is_refused_with_its_place(folder: Path, run: Run) -> None:
+    said = "transferkit: {} holds the byte 0xE9, which is not UTF-8; convert the text to UTF-8.\n"
+    winner = folder / "cmp"
+    piped = run("predict", winner, "-", stdin=b"good\n\xc3\xa9\ncaf\xe9 good\n")
+    assert (piped.code, piped.out, piped.err) == (2, "", said.format("Line 3"))
+    given = run("predict", winner, "good", "caf\udce9")
+    assert (given.code, given.out, given.err) == (2, "", said.format("Row 2"))
+    pair = run("predict", winner, "--pair", "good", "caf\udce9")
+    assert (pair.code, pair.err) == (2, said.format("Row 1"))
+
+
+@pytest.mark.parametrize("options", [[], ["--explain"], ["--json"]])
+def test_a_blank_line_among_many_is_refused_with_its_number(folder: Path, run: Run, options: list[str]) -> None:
+    piped = run("predict", folder / "cmp", "-", *options, stdin="good\nbad\n  \ngood\n")
+    assert (piped.code, piped.out) == (2, "")
+    assert piped.err == "transferkit: Line 3 holds an empty text; there is nothing to predict from.\n"
+    given = run("predict", folder / "cmp", "good", "", *options)
+    assert (given.code, "Row 2 holds an empty text" in given.err) == (2, True)
+
+
 def test_what_the_system_refuses_is_said_in_a_sentence(
     folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -354,6 +374,10 @@ def test_pairs_are_learnt_and_predicted(tmp_path: Path, bert: Path, run: Run) ->
     stages = json.loads(run("predict", out, "--pair", "film was good", "it was good", "--explain", "--json").out)
     assert stages["token_type_ids"] == [0, 0, 0, 0, 0, 1, 1, 1, 1]
     assert len(run("predict", out, "-", stdin="a\tb\nc\td\n").out.splitlines()) == 2
+    single = run("predict", out, "-", stdin="a\tb\nc d\n")
+    assert (single.code, "trained on pairs of texts, and line 2 is a single one; put a tab" in single.err) == (2, True)
+    blank = run("predict", out, "-", stdin="a\tb\nc\t\n")
+    assert (blank.code, "Line 2 holds an empty text" in blank.err) == (2, True)
     refused = run("predict", out, "one text")
     assert refused.code == 2
     assert "pairs of texts" in refused.err

@@ -176,6 +176,13 @@ def test_a_tab_in_a_line_is_part_of_the_text(run: Run, trained: Path) -> None:
     assert piped.out == given.out
 
 
+def test_a_byte_that_is_no_text_is_refused_with_its_place(run: Run, trained: Path) -> None:
+    piped = run("predict", trained, "-", stdin=b"one\ncaf\xe9\n")
+    assert (piped.code, "Line 2 holds the byte 0xE9, which is not UTF-8" in piped.err) == (2, True)
+    given = run("predict", trained, "caf\udce9", "--explain")
+    assert (given.code, "Row 1 holds the byte 0xE9, which is not UTF-8" in given.err) == (2, True)
+
+
 def test_a_blank_text_has_an_empty_translation(run: Run, trained: Path) -> None:
     assert json.loads(run("predict", trained, " ", "--json").out)["translations"][0]["text"] == ""
     assert "nothing to explain" in run("predict", trained, " ", "--explain").err

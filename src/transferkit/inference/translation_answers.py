@@ -17,7 +17,7 @@ from transferkit.errors import ConfigError
 from transferkit.formatting import percent
 from transferkit.generation.batches import Decoding
 from transferkit.generation.decoding import Sampler
-from transferkit.inference.answers import Asked, Quoting, check_out, write_rows
+from transferkit.inference.answers import Asked, Quoting, Unit, check_decoded, check_out, write_rows
 from transferkit.inference.translation import Translated, TranslationStages, load_translator
 
 COLUMN = "translation"
@@ -83,14 +83,16 @@ class Choice:
 
 
 def translate_texts(
-    run: Path, texts: Sequence[str], choice: Choice, *, precision: Asked, as_json: bool, explained: bool,
+    run: Path, texts: Sequence[str], choice: Choice, *, unit: Unit, precision: Asked, as_json: bool, explained: bool,
     pictures: Path | None = None,
 ) -> None:  # fmt: skip
     """Print the translations of each of `texts`; `pictures` is a folder for those of attention.
 
     Raises:
         ConfigError: `choice` cannot be met, or has no effect.
+        DataError: a text is not UTF-8, or is empty and to be explained.
     """
+    check_decoded(texts, unit)
     if explained:
         choice.refuse_best("--explain")
     predictor = load_translator(run, precision="fp32" if explained else precision)
