@@ -227,7 +227,9 @@ def predict(
         "precision": precision, "columns": columns, "encoding": encoding, "quoting": quoting, "out": out,
         "overwrite": overwrite, "as_json": as_json,
     }  # fmt: skip
-    from_texts: dict[str, Any] = {"precision": precision, "as_json": as_json, "explained": explain}
+    from_texts: dict[str, Any] = {
+        "unit": "line" if texts == ("-",) else "row", "precision": precision, "as_json": as_json, "explained": explain,
+    }  # fmt: skip
     is_translation = run_folder.is_translation(run)
     if pictures is not None and not (explain and is_translation):
         raise ConfigError("--attention has an effect with --explain and a translation run alone; leave it out.")

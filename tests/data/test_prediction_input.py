@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 
 import pyarrow as pa
@@ -37,6 +39,22 @@ def test_columns_named_trained_on_and_usual_in_this_order(write_csv: WriteCsv) -
         first(named=["noets"])
 
 
+@pytest.mark.parametrize(
+    ("named", "is_pair", "message"),
+    [
+        (["a", "b"], False, "reads single texts, and --column names 'a', 'b'; name one column"),
+        (["a", "a"], False, "reads single texts, and --column names 'a', 'a'; name one column"),
+        (["a"], True, "reads pairs of texts, and --column names 'a'; name two columns"),
+        (["a", "a"], True, "reads pairs of texts, and --column names 'a', 'a'; name two columns"),
+        (["a", "b", "c"], True, "reads pairs of texts, and --column names 'a', 'b', 'c'; name two columns"),
+    ],
+)
+def test_one_column_is_named_for_each_text(write_csv: WriteCsv, named: list[str], is_pair: bool, message: str) -> None:
+    path = write_csv("in.csv", ["a", "b", "c"], [("x", "y", "z")])
+    with pytest.raises(ConfigError, match=message):
+        list(iter_texts(path, is_pair=is_pair, named=named))
+
+
 def test_pairs_from_json_lines_and_parquet(tmp_path: Path) -> None:
     (tmp_path / "in.jsonl").write_text(json.dumps({"text_a": "x", "text_b": "y", "n": 3}))
     pq.write_table(pa.table({"text_a": ["x"], "text_b": ["y"], "n": [3]}), tmp_path / "in.parquet")
@@ -44,6 +62,53 @@ def test_pairs_from_json_lines_and_parquet(tmp_path: Path) -> None:
         assert list(iter_texts(tmp_path / name, is_pair=True)) == [
             [({"text_a": "x", "text_b": "y", "n": "3"}, ("x", "y"))]
         ]
+
+
+@pytest.mark.parametrize("name", ["in.csv", "in.tsv", "in.jsonl", "in.parquet"])
+def test_a_column_that_the_answers_would_replace_is_refused_by_the_call(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    if name.endswith(".parquet"):
+        pq.write_table(pa.table({"text": ["x"], "answer": ["mine"]}), path)
+    elif name.endswith(".jsonl"):
+        path.write_text('{"text": "x", "answer": "mine"}\n')
+    else:
+        path.write_text("text,answer\nx,mine\n".replace(",", "\t" if name.endswith(".tsv") else ","))
+    with pytest.raises(DataError, match=f"{name} has a column 'answer' already, .*; rename it"):
+        iter_texts(path, is_pair=False, added=["score", "answer"])
+    assert len(list(iter_texts(path, is_pair=False, added=["score"]))) == 1
+
+
+def test_lists_and_objects_of_parquet_keep_their_values(tmp_path: Path) -> None:
+    columns = {
+        "text": ["x", "y"],
+        "tags": [["a", None], None],
+        "meta": [{"score": 0.5, "at": date(2026, 1, 2)}, {"score": math.nan, "at": None}],
+        "names": [{"en": "x", "it": "z"}, {"en": "y", "it": None}],
+        "counts": pa.array([[("a", 1)], []], pa.map_(pa.string(), pa.int64())),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "in.parquet")
+    (first, _), (second, _) = next(iter_texts(tmp_path / "in.parquet", is_pair=False))
+    assert first == {
+        "text": "x",
+        "tags": ["a", None],
+        "meta": {"score": 0.5, "at": "2026-01-02"},
+        "names": {"en": "x", "it": "z"},
+        "counts": [["a", 1]],
+    }
+    assert second == {
+        "text": "y",
+        "tags": None,
+        "meta": {"score": None, "at": None},
+        "names": {"en": "y", "it": None},
+        "counts": [],
+    }
+
+
+@pytest.mark.parametrize("name", ["tags", "names"])
+def test_lists_and_objects_are_no_text(tmp_path: Path, name: str) -> None:
+    pq.write_table(pa.table({"tags": [["a"]], "names": [{"en": "x"}]}), tmp_path / "in.parquet")
+    with pytest.raises(DataError, match=f"in.parquet: the column {name!r} holds lists or structures, not text; name"):
+        iter_texts(tmp_path / "in.parquet", is_pair=False, named=[name])
 
 
 def test_a_row_without_text_is_refused_with_its_line(tmp_path: Path) -> None:

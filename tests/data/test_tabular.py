@@ -68,6 +68,7 @@ def test_parquet_text_is_plain_whatever_its_storage(tmp_path: Path) -> None:
     assert table["coded"].to_pylist() == ["a", "b"]
     assert table["number"].to_pylist() == [1, 2]
     assert pa.types.is_nested(table.schema.field("nested").type)
+    assert table["nested"].null_count == 2, "nothing learns from lists, and they may be large"
 
 
 def test_parquet_of_a_data_set_keeps_the_names_of_its_classes(tmp_path: Path) -> None:
@@ -86,6 +87,29 @@ def test_what_is_not_parquet_and_what_is_of_no_known_kind_is_refused(tmp_path: P
         read(tmp_path / "a.parquet")
     with pytest.raises(DataError, match=r"ends in '.xlsx'; give CSV"):
         read(tmp_path / "a.xlsx")
+
+
+def test_parquet_columns_of_one_name_are_refused_even_if_nothing_reads_them(tmp_path: Path) -> None:
+    table = pa.table([pa.array([name]) for name in "abcd"], names=["text", "note", "label", "note"])
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"a.parquet: the column name 'note' stands more than once; give each column"):
+        read(tmp_path / "a.parquet")
+
+
+def test_parquet_whose_first_page_is_damaged_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": ["a", "b"]}), path)
+    content = path.read_bytes()
+    path.write_bytes(content[:4] + b"\xff" * 16 + content[20:])
+    with pytest.raises(DataError, match=r"a.parquet cannot be read as Parquet: .* thrift.*; fetch or write the file"):
+        read(path)
+
+
+def test_parquet_text_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    latin = pa.array([b"caf\xe9"]).view(pa.string())
+    pq.write_table(pa.table({"text": latin}), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"a.parquet cannot be read as Parquet: .*UTF8"):
+        read(tmp_path / "a.parquet")
 
 
 def test_a_parquet_file_without_rows_is_refused(tmp_path: Path) -> None:

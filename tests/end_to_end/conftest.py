@@ -24,11 +24,12 @@ class Answer(NamedTuple):
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Call the command line in this process."""
+    """Call the command line in this process; standard input is UTF-8, and bytes need not be."""
 
-    def call(*arguments: object, stdin: str = "") -> Answer:
+    def call(*arguments: object, stdin: str | bytes = "") -> Answer:
         monkeypatch.setattr(sys, "argv", ["transferkit", *map(str, arguments)])
-        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        content = stdin if isinstance(stdin, bytes) else stdin.encode()
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content), encoding="utf-8"))
         code = 0
         try:
             cli.main()

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import errno
+import io
 import json
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from safetensors import SafetensorError
 
@@ -160,6 +163,26 @@ def test_predict_answers_for_texts_from_everywhere(folder: Path, run: Run) -> No
     assert [answer["label"] for answer in both] == ["pos", "neg"]
 
 
+def test_a_byte_that_is_no_text_is_refused_with_its_place(folder: Path, run: Run) -> None:
+    said = "transferkit: {} holds the byte 0xE9, which is not UTF-8; convert the text to UTF-8.\n"
+    winner = folder / "cmp"
+    piped = run("predict", winner, "-", stdin=b"good\n\xc3\xa9\ncaf\xe9 good\n")
+    assert (piped.code, piped.out, piped.err) == (2, "", said.format("Line 3"))
+    given = run("predict", winner, "good", "caf\udce9")
+    assert (given.code, given.out, given.err) == (2, "", said.format("Row 2"))
+    pair = run("predict", winner, "--pair", "good", "caf\udce9")
+    assert (pair.code, pair.err) == (2, said.format("Row 1"))
+
+
+@pytest.mark.parametrize("options", [[], ["--explain"], ["--json"]])
+def test_a_blank_line_among_many_is_refused_with_its_number(folder: Path, run: Run, options: list[str]) -> None:
+    piped = run("predict", folder / "cmp", "-", *options, stdin="good\nbad\n  \ngood\n")
+    assert (piped.code, piped.out) == (2, "")
+    assert piped.err == "transferkit: Line 3 holds an empty text; there is nothing to predict from.\n"
+    given = run("predict", folder / "cmp", "good", "", *options)
+    assert (given.code, "Row 2 holds an empty text" in given.err) == (2, True)
+
+
 def test_what_the_system_refuses_is_said_in_a_sentence(
     folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -208,6 +231,49 @@ def test_predict_writes_a_file_in_the_order_of_the_rows(folder: Path, run: Run, 
     assert "exists" in again.err
     lines = run("predict", folder / "cmp", "--file", folder / "reviews.csv", "--json").out.splitlines()
     assert json.loads(lines[0])["predicted_label"] == rows[0]["predicted_label"]
+
+
+def test_lists_and_objects_of_parquet_are_written(folder: Path, run: Run, tmp_path: Path) -> None:
+    nested = {"tags": [["a", "\u00e9"], None], "meta": [{"score": 0.5}, {"score": None}]}
+    pq.write_table(pa.table({"review": ["good", "bad"]} | nested), tmp_path / "new.parquet")
+    as_csv = run("predict", folder / "cmp", "--file", tmp_path / "new.parquet").out
+    rows = list(csv.DictReader(io.StringIO(as_csv)))
+    assert [(row["tags"], row["meta"]) for row in rows] == [
+        ('["a", "\u00e9"]', '{"score": 0.5}'),
+        ("", '{"score": null}'),
+    ]
+    as_json = run("predict", folder / "cmp", "--file", tmp_path / "new.parquet", "--json").out
+    rows = [json.loads(line) for line in as_json.splitlines()]
+    assert {name: [row[name] for row in rows] for name in nested} == nested
+
+
+@pytest.mark.parametrize(
+    ("column", "as_csv", "as_json"),
+    [
+        ("predicted_label", 2, 2),
+        ("probability_pos", 2, 0),
+        ("probabilities", 0, 2),
+        ("probability_other", 0, 0),
+    ],
+)
+def test_no_column_of_the_user_is_replaced(
+    folder: Path, run: Run, tmp_path: Path, column: str, as_csv: int, as_json: int
+) -> None:
+    source, out = tmp_path / "new.csv", tmp_path / "new" / "out"
+    source.write_text(f"review,{column}\ngood,mine\n", encoding="utf-8")
+    for code, options in ((as_csv, ["--overwrite"]), (as_json, ["--overwrite", "--json"])):
+        answer = run("predict", folder / "cmp", "--file", source, "--out", out, *options)
+        assert answer.code == code
+        assert out.exists() == (code == 0)
+        if code:
+            assert answer.err == (
+                f"transferkit: {source} has a column {column!r} already, which the answers would replace; rename it.\n"
+            )
+            assert not out.parent.exists()
+        else:
+            assert "mine" in out.read_text(encoding="utf-8")
+            out.unlink()
+            out.parent.rmdir()
 
 
 def test_a_file_that_goes_wrong_halfway_leaves_nothing(folder: Path, run: Run, tmp_path: Path) -> None:
@@ -308,6 +374,10 @@ def test_pairs_are_learnt_and_predicted(tmp_path: Path, bert: Path, run: Run) ->
     stages = json.loads(run("predict", out, "--pair", "film was good", "it was good", "--explain", "--json").out)
     assert stages["token_type_ids"] == [0, 0, 0, 0, 0, 1, 1, 1, 1]
     assert len(run("predict", out, "-", stdin="a\tb\nc\td\n").out.splitlines()) == 2
+    single = run("predict", out, "-", stdin="a\tb\nc d\n")
+    assert (single.code, "trained on pairs of texts, and line 2 is a single one; put a tab" in single.err) == (2, True)
+    blank = run("predict", out, "-", stdin="a\tb\nc\t\n")
+    assert (blank.code, "Line 2 holds an empty text" in blank.err) == (2, True)
     refused = run("predict", out, "one text")
     assert refused.code == 2
     assert "pairs of texts" in refused.err

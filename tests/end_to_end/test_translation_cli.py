@@ -149,9 +149,38 @@ def test_a_file_is_translated_in_its_order(run: Run, trained: Path, tmp_path: Pa
     assert "is a folder; name a file" in answer.err
 
 
+@pytest.mark.parametrize(
+    ("column", "options", "code"),
+    [("translation", [], 2), ("translation", ["--json"], 2), ("ended", ["--json"], 2), ("ended", [], 0)],
+)
+def test_no_column_of_the_user_is_replaced(
+    run: Run, trained: Path, tmp_path: Path, column: str, options: list[str], code: int
+) -> None:
+    source = tmp_path / "in.csv"
+    source.write_text(f"en,{column}\none red cat,mine\n", encoding="utf-8")
+    answer = run("predict", trained, "--file", source, *options)
+    assert (answer.code, "mine" in answer.out) == (code, code == 0)
+    assert (f"in.csv has a column {column!r} already, which the answers would replace" in answer.err) == (code == 2)
+
+
+def test_a_translator_reads_one_column(run: Run, trained: Path, tmp_path: Path) -> None:
+    source = tmp_path / "in.csv"
+    source.write_text("en,de\none,eins\n", encoding="utf-8")
+    answer = run("predict", trained, "--file", source, "--column", "en", "--column", "de")
+    assert (answer.code, answer.out) == (2, "")
+    assert "reads single texts, and --column names 'en', 'de'; name one column with it." in answer.err
+
+
 def test_a_tab_in_a_line_is_part_of_the_text(run: Run, trained: Path) -> None:
     piped, given = run("predict", trained, "-", stdin="one\tred\n"), run("predict", trained, "one red")
     assert piped.out == given.out
+
+
+def test_a_byte_that_is_no_text_is_refused_with_its_place(run: Run, trained: Path) -> None:
+    piped = run("predict", trained, "-", stdin=b"one\ncaf\xe9\n")
+    assert (piped.code, "Line 2 holds the byte 0xE9, which is not UTF-8" in piped.err) == (2, True)
+    given = run("predict", trained, "caf\udce9", "--explain")
+    assert (given.code, "Row 1 holds the byte 0xE9, which is not UTF-8" in given.err) == (2, True)
 
 
 def test_a_blank_text_has_an_empty_translation(run: Run, trained: Path) -> None:

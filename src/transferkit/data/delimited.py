@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from transferkit.data.chunks import CHUNK_ROWS, Chunk
+from transferkit.data.chunks import CHUNK_ROWS, Chunk, refuse_repeated
 from transferkit.data.text_lines import FileOptions, lines
 from transferkit.errors import DataError
 
@@ -90,12 +90,7 @@ def _record_pattern(delimiter: str) -> re.Pattern[str]:
 
 def _header(path: Path, cells: list[str], dialect: Dialect) -> list[str]:
     names = [cell.strip() for cell in cells]
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise DataError(
-            f"{path}, line 1: the column name {repeated[0]!r} stands more than once; "
-            "the first line must name every column, and each name once."
-        )
+    refuse_repeated(names, f"{path}, line 1", "the first line must name every column, and each name once")
     other = next((mark for mark in (";", "\t", ",") if mark in names[0]), None)
     if len(names) == 1 and other is not None:
         raise DataError(

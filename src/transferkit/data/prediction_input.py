@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +15,10 @@ from transferkit.data import columns, tabular
 from transferkit.data.chunks import Chunk
 from transferkit.data.tables import Table
 from transferkit.data.text_lines import FileOptions
-from transferkit.errors import DataError
+from transferkit.errors import ConfigError, DataError
 
-# A row as it stands in the file, and its text (or the two of a pair).
-InputRow = tuple[dict[str, str], tuple[str, ...]]
+# A row as it stands in the file, each cell a text (or a list or object of JSON), and its text (or the two of a pair).
+InputRow = tuple[dict[str, Any], tuple[str, ...]]
 
 
 def iter_texts(
@@ -24,40 +27,76 @@ def iter_texts(
     is_pair: bool,
     named: Sequence[str] = (),
     usual: Sequence[str] = (),
+    added: Sequence[str] = (),
     options: FileOptions = FileOptions(),  # noqa: B008
     batch_size: int = 1024,
 ) -> Iterator[list[InputRow]]:
     """Batches of rows of a CSV, TSV, JSON lines or Parquet file, without holding the file.
+
+    What is wrong with the file as a whole is said by the call, before there is a first batch.
 
     Args:
         path: the file.
         is_pair: whether two texts make a row.
         named: the text column, or the two of a pair, as the user names them; they must be there.
         usual: the columns that the model was trained on, taken where nothing is named and the file has them.
+        added: the columns that are written beside those of the file, which may have none of these names.
         options: encoding and quoting.
         batch_size: the most rows of a batch.
 
     Raises:
-        DataError: the file or a column is missing, or a row has no text; the message names the line.
-        ConfigError: an option says nothing about a file of this kind.
+        DataError: the file or a column is missing, a column has the name of an added one, or a row has no text; the
+            message names the column or the line.
+        ConfigError: an option says nothing about a file of this kind, or `named` are not one column for each text.
     """
+    _check_number(named, 2 if is_pair else 1)
     path = Path(path).expanduser()
     if not path.is_file():
         raise tabular.missing(path)
-    kind, parts = tabular.chunks(path, options)
+    kind, parts = tabular.chunks(path, replace(options, nested=True))
     tabular.refuse_idle(options, kind.options, str(path))
-    texts: tuple[str, ...] = ()
+    first = next(parts)
+    table = Table(pa.Table.from_batches([first.batch]), str(path), kind.has_header)
+    _check_free(path, table.columns.column_names, added)
+    texts = columns.find_texts(table, named or usual, is_pair=is_pair, named=bool(named))
+    _check_text(path, table.columns.schema, texts)
+    return _batches(path, chain([first], parts), texts, batch_size)
+
+
+def _batches(path: Path, parts: Iterable[Chunk], texts: tuple[str, ...], size: int) -> Iterator[list[InputRow]]:
     for chunk in parts:
-        if not texts:
-            table = Table(pa.Table.from_batches([chunk.batch]), str(path), kind.has_header)
-            texts = columns.find_texts(table, named or usual, is_pair=is_pair, named=bool(named))
-        for start in range(0, chunk.batch.num_rows, batch_size):
-            yield _rows(path, chunk, start, batch_size, texts)
+        for start in range(0, chunk.batch.num_rows, size):
+            yield _rows(path, chunk, start, size, texts)
+
+
+def _check_free(path: Path, names: Sequence[str], added: Sequence[str]) -> None:
+    taken = next((name for name in added if name in names), None)
+    if taken is not None:
+        raise DataError(f"{path} has a column {taken!r} already, which the answers would replace; rename it.")
+
+
+def _check_text(path: Path, schema: pa.Schema, texts: Sequence[str]) -> None:
+    nested = next((name for name in texts if pa.types.is_nested(schema.field(name).type)), None)
+    if nested is not None:
+        raise DataError(
+            f"{path}: the column {nested!r} holds lists or structures, not text; name a column of text with --column."
+        )
+
+
+def _check_number(named: Sequence[str], wanted: int) -> None:
+    if named and not len(named) == len(set(named)) == wanted:
+        reads, advice = {1: ("single texts", "one column"), 2: ("pairs of texts", "two columns")}[wanted]
+        raise ConfigError(
+            f"The run reads {reads}, and --column names {', '.join(map(repr, named))}; name {advice} with it."
+        )
 
 
 def _rows(path: Path, chunk: Chunk, start: int, size: int, texts: tuple[str, ...]) -> list[InputRow]:
-    records = chunk.batch.slice(start, size).to_pylist()
-    rows = [{name: _text(value) for name, value in record.items()} for record in records]
+    nested = {field.name for field in chunk.batch.schema if pa.types.is_nested(field.type)}
+    rows = [
+        {name: _json(value) if name in nested else _text(value) for name, value in record.items()}
+        for record in chunk.batch.slice(start, size).to_pylist()
+    ]
     for line, row in zip(chunk.starts[start : start + size], rows, strict=True):
         empty = next((name for name in texts if not row[name].strip()), None)
         if empty is not None:
@@ -67,3 +106,14 @@ def _rows(path: Path, chunk: Chunk, start: int, size: int, texts: tuple[str, ...
 
 def _text(value: Any) -> str:
     return "" if value is None else str(value)
+
+
+def _json(value: Any) -> Any:
+    """A list or an object of what JSON knows: all else in it as text, and nothing for what is not a number."""
+    if isinstance(value, list | tuple):
+        return [_json(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _json(item) for name, item in value.items()}
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, str | int) else str(value)

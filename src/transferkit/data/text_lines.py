@@ -25,10 +25,11 @@ _MARKS = {
 
 @dataclass(frozen=True)
 class FileOptions:
-    """How the characters and the quotes of a file are read, where the user says so."""
+    """How a file is read: its characters and quotes, where the user says so, and how much of a Parquet file."""
 
     encoding: str | None = None
     quoting: Literal["auto", "csv", "none"] = "auto"
+    nested: bool = False  # whether columns of lists and objects have their values, which nothing learns from
 
 
 def lines(path: Path, encoding: str | None, newline: Literal["", "\n"] = "") -> Iterator[str]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
 
 Quoting = Literal["auto", "csv", "none"]
 Asked = Literal["auto", "fp32", "bf16"]
+# What messages call a text: an argument is a row, as is a pair; standard input is read by lines.
+Unit = Literal["row", "line"]
+# Bytes that could not be decoded, as the system hands them on.
+_UNDECODED = re.compile("[\\udc80-\\udcff]")
 LABEL_COLUMN = "predicted_label"
 
 
@@ -28,17 +34,41 @@ def read_texts(texts: Sequence[str], standard_input: TextIO) -> list[str]:
     """The texts as given; a single `-` stands for the lines of standard input."""
     if list(texts) != ["-"]:
         return list(texts)
+    if isinstance(standard_input, io.TextIOWrapper):
+        # A byte that is no text comes through, so that its line can be named.
+        standard_input.reconfigure(errors="surrogateescape")
     lines = [line.rstrip("\n") for line in standard_input]
     if not lines:
         raise DataError("Standard input is empty; write one text a line.")
     return lines
 
 
-def predict_texts(run: Path, rows: list[Text], *, precision: Asked, as_json: bool, explained: bool) -> None:
-    """Print the answer for each of `rows`; where the run is of pairs, a tab parts the two of a line."""
+def check_decoded(rows: Iterable[Text], unit: Unit) -> None:
+    """Whether all of `rows` is text.
+
+    Raises:
+        DataError: there is a byte in it that is not.
+    """
+    for number, row in enumerate(rows, start=1):
+        undecoded = _UNDECODED.search("".join(row))
+        if undecoded is not None:
+            byte = f"0x{ord(undecoded[0]) - 0xDC00:02X}"
+            raise DataError(
+                f"{unit.capitalize()} {number} holds the byte {byte}, which is not UTF-8; convert the text to UTF-8."
+            )
+
+
+def predict_texts(
+    run: Path, rows: Sequence[Text], *, unit: Unit, precision: Asked, as_json: bool, explained: bool
+) -> None:
+    """Print the answer for each of `rows`; where the run is of pairs, a tab parts the two of a line.
+
+    Raises:
+        DataError: a row is not UTF-8, has an empty text, or has one text where there are to be two, or two for one.
+    """
+    check_decoded(rows, unit)
     predictor = load_exact(run) if explained else load(run, precision=precision)
-    if predictor.record.is_pair:
-        rows = [_parted(row) for row in rows]
+    rows = [_checked(predictor, row, f"{unit} {number}") for number, row in enumerate(rows, start=1)]
     if explained:
         stages = [explain(predictor, row) for row in rows]
         answers = [_stages_as_json(one) for one in stages]
@@ -58,7 +88,7 @@ def predict_file(
 
     Raises:
         RunError: `out` is there already and is not to be overwritten.
-        DataError: the file cannot be read, or a row has no text.
+        DataError: the file cannot be read, has a column of a name that is added, or a row has no text.
     """
     # What reads tables takes longer to import than the answer to a single text.
     from transferkit.data.prediction_input import iter_texts
@@ -67,19 +97,23 @@ def predict_file(
     check_out(out, overwrite)
     predictor = load(run, precision=precision)
     trained_on = predictor.record.data.columns
+    added = _added_columns(predictor.labels, as_json)
     batches = iter_texts(
         source,
         is_pair=predictor.record.is_pair,
         named=columns,
         usual=trained_on.get("pair") or [trained_on["text"]],
+        added=added,
         options=FileOptions(encoding, quoting),
     )
-    columns_of = _json_columns if as_json else _csv_columns
-    answered = _answered(predictor, batches)
-    write_rows(out, (row | columns_of(prediction) for row, prediction in answered), as_json)
+    rows = (
+        row | dict(zip(added, _added_values(prediction, as_json), strict=True))
+        for row, prediction in _answered(predictor, batches)
+    )
+    write_rows(out, rows, as_json)
 
 
-def _answered(predictor: Predictor, batches: Iterator[list[InputRow]]) -> Iterator[tuple[dict[str, str], Prediction]]:
+def _answered(predictor: Predictor, batches: Iterator[list[InputRow]]) -> Iterator[tuple[dict[str, Any], Prediction]]:
     """Each row of the file with its prediction."""
     for batch in batches:
         texts: list[Text] = [row[0] if len(row) == 1 else (row[0], row[1]) for _, row in batch]
@@ -87,22 +121,29 @@ def _answered(predictor: Predictor, batches: Iterator[list[InputRow]]) -> Iterat
             yield row, prediction
 
 
-def _csv_columns(prediction: Prediction) -> dict[str, Any]:
-    """The label, and a column for the probability of every class."""
-    probabilities = {f"probability_{label}": f"{p:.6f}" for label, p in prediction.probabilities.items()}
-    return {LABEL_COLUMN: prediction.label} | probabilities
+def _added_columns(labels: Sequence[str], as_json: bool) -> list[str]:
+    """For the label, and for the probabilities: one object of all in JSON, a column for each class in CSV."""
+    return [LABEL_COLUMN, *(["probabilities"] if as_json else (f"probability_{label}" for label in labels))]
 
 
-def _json_columns(prediction: Prediction) -> dict[str, Any]:
-    """The label, and the probabilities as one object."""
-    return {LABEL_COLUMN: prediction.label, "probabilities": prediction.probabilities}
+def _added_values(prediction: Prediction, as_json: bool) -> list[Any]:
+    """What stands in the added columns of one row."""
+    probabilities = prediction.probabilities
+    return [prediction.label, *([probabilities] if as_json else (f"{p:.6f}" for p in probabilities.values()))]
 
 
-def _parted(row: Text) -> Text:
-    if not isinstance(row, str) or "\t" not in row:
-        return row
-    first, _, second = row.partition("\t")
-    return first, second
+def _checked(predictor: Predictor, row: Text, place: str) -> Text:
+    """The row as the run reads it, with the two texts of a line apart; what is wrong is said of its `place`."""
+    if predictor.record.is_pair and isinstance(row, str):
+        first, tab, second = row.partition("\t")
+        if not tab:
+            raise DataError(
+                f"The run was trained on pairs of texts, and {place} is a single one; put a tab between the two, or "
+                "give them with --pair."
+            )
+        row = (first, second)
+    predictor.as_row(row, place)
+    return row
 
 
 def check_out(out: Path | None, overwrite: bool) -> None:
@@ -128,7 +169,12 @@ def write_rows(out: Path | None, rows: Iterable[Mapping[str, Any]], as_json: boo
             if writer is None:
                 writer = csv.DictWriter(file, list(row))
                 writer.writeheader()
-            writer.writerow(row)
+            writer.writerow({name: _cell(value) for name, value in row.items()})
+
+
+def _cell(value: Any) -> Any:
+    """What stands in CSV for a value: lists and objects as JSON."""
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
 
 
 @contextmanager

@@ -163,15 +163,15 @@ class Predictor:
             return answer_all(form, table, max_tokens, listener)
         return predict_logits(self.model, table, max_tokens, listener, Compute(precision))
 
-    def as_row(self, text: Text) -> tuple[str, ...]:
-        """The texts of one row, checked against what the run was trained on."""
+    def as_row(self, text: Text, place: str = "the row") -> tuple[str, ...]:
+        """The texts of one row, checked against what the run was trained on; `place` is what a message calls it."""
         row = (text,) if isinstance(text, str) else tuple(text)
         wanted = 2 if self.record.is_pair else 1
         if len(row) != wanted or not all(isinstance(part, str) for part in row):
             kinds = {1: "single texts", 2: "pairs of texts"}
             raise DataError(f"The run was trained on {kinds[wanted]}, and {len(row)} came; give {wanted} for each row.")
         if not all(part.strip() for part in row):
-            raise DataError("The text is empty; there is nothing to predict from.")
+            raise DataError(f"{place.capitalize()} holds an empty text; there is nothing to predict from.")
         return row
 
 

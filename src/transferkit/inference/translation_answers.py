@@ -17,10 +17,12 @@ from transferkit.errors import ConfigError
 from transferkit.formatting import percent
 from transferkit.generation.batches import Decoding
 from transferkit.generation.decoding import Sampler
-from transferkit.inference.answers import Asked, Quoting, check_out, write_rows
+from transferkit.inference.answers import Asked, Quoting, Unit, check_decoded, check_out, write_rows
 from transferkit.inference.translation import Translated, TranslationStages, load_translator
 
 COLUMN = "translation"
+# In JSON alone.
+ENDED_COLUMN = "ended"
 # As many words of the source as are shown for each word of the target.
 _LOOKED_AT = 3
 
@@ -81,14 +83,16 @@ class Choice:
 
 
 def translate_texts(
-    run: Path, texts: Sequence[str], choice: Choice, *, precision: Asked, as_json: bool, explained: bool,
+    run: Path, texts: Sequence[str], choice: Choice, *, unit: Unit, precision: Asked, as_json: bool, explained: bool,
     pictures: Path | None = None,
 ) -> None:  # fmt: skip
     """Print the translations of each of `texts`; `pictures` is a folder for those of attention.
 
     Raises:
         ConfigError: `choice` cannot be met, or has no effect.
+        DataError: a text is not UTF-8, or is empty and to be explained.
     """
+    check_decoded(texts, unit)
     if explained:
         choice.refuse_best("--explain")
     predictor = load_translator(run, precision="fp32" if explained else precision)
@@ -121,7 +125,7 @@ def translate_file(
     Raises:
         ConfigError: `choice` cannot be met, or has no effect.
         RunError: `out` is there already and is not to be overwritten.
-        DataError: the file cannot be read, or a row has no text.
+        DataError: the file cannot be read, has a column of a name that is added, or a row has no text.
     """
     from transferkit.data.prediction_input import iter_texts
     from transferkit.data.text_lines import FileOptions
@@ -130,8 +134,9 @@ def translate_file(
     check_out(out, overwrite)
     predictor = load_translator(run, precision=precision)
     decoding = choice.decoding(predictor.usual)
+    added = (COLUMN, ENDED_COLUMN) if as_json else (COLUMN,)
     batches = iter_texts(
-        source, is_pair=False, named=columns, usual=predictor.record.data.languages[:1],
+        source, is_pair=False, named=columns, usual=predictor.record.data.languages[:1], added=added,
         options=FileOptions(encoding, quoting),
     )  # fmt: skip
 
@@ -142,7 +147,7 @@ def translate_file(
             found = predictor([text for _, (text,) in batch], decoding)
             for (row, _), (best, *_) in zip(batch, found, strict=True):
                 ended[best.ended] += 1
-                yield row | {COLUMN: best.text} | ({"ended": best.ended} if as_json else {})
+                yield row | {COLUMN: best.text} | ({ENDED_COLUMN: best.ended} if as_json else {})
 
     write_rows(out, rows(), as_json)
     _warn_of_cut(ended)
