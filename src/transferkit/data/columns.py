@@ -118,8 +118,10 @@ def select(table: Table, texts: Sequence[str], label: str | None, *, is_pair: bo
     return Selection(named_texts, label_texts, order, table.where, text_names, label_name)
 
 
-def find_texts(table: Table, texts: Sequence[str], *, is_pair: bool | None, named: bool) -> tuple[str, ...]:
-    """The name of the text column, or of the two that are a pair."""
+def find_texts(
+    table: Table, texts: Sequence[str], *, is_pair: bool | None, named: bool, option: str | None = None
+) -> tuple[str, ...]:
+    """The name of the text column, or of the two that are a pair; `option` names them, else --text or --pair does."""
     names = table.columns.column_names
     if len(texts) == 2 and texts[0] == texts[1]:
         raise ConfigError(f"--pair names the column {texts[0]!r} twice; name two columns.")
@@ -134,8 +136,8 @@ def find_texts(table: Table, texts: Sequence[str], *, is_pair: bool | None, name
         return tuple(usual[name] for name in pairs[0])
     single = next((usual[name] for name in TEXT_NAMES if name in usual), None)
     if is_pair or single is None:
-        what, option = ("pair of text columns", "--pair") if is_pair else ("text column", "--text")
-        raise _none_found(table, what, names, option)
+        what, usual_option = ("pair of text columns", "--pair") if is_pair else ("text column", "--text")
+        raise _none_found(table, what, names, option or usual_option)
     return (single,)
 
 

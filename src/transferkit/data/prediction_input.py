@@ -58,7 +58,7 @@ def iter_texts(
     first = next(parts)
     table = Table(pa.Table.from_batches([first.batch]), str(path), kind.has_header)
     _check_free(path, table.columns.column_names, added)
-    texts = columns.find_texts(table, named or usual, is_pair=is_pair, named=bool(named))
+    texts = columns.find_texts(table, named or usual, is_pair=is_pair, named=bool(named), option="--column")
     _check_text(path, table.columns.schema, texts)
     return _batches(path, chain([first], parts), texts, batch_size)
 
