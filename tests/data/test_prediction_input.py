@@ -38,7 +38,7 @@ def test_columns_named_trained_on_and_usual_in_this_order(write_csv: WriteCsv) -
     with pytest.raises(DataError, match=r"no column 'noets'. Did you mean notes"):
         first(named=["noets"])
     strange = write_csv("strange.csv", ["a", "b"], [("x", "y")])
-    with pytest.raises(DataError, match="no text column has a usual name .* Name it with --column"):
+    with pytest.raises(DataError, match=r"no text column has a usual name .* Name it with --column"):
         iter_texts(strange, is_pair=False)
 
 
