@@ -29,6 +29,12 @@ def test_a_run_is_replaced_only_when_asked(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_export_is_not_told_of_an_option_that_it_lacks(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text('{"schema": "transferkit/run/1"}')
+    with pytest.raises(RunError, match=r"exists and is not empty; choose another --out\.$"):
+        run_folder.check_free(tmp_path)
+
+
 def test_what_a_run_replaces_comes_back_when_it_does_not_begin(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text('{"schema": "transferkit/run/1"}')
     (tmp_path / "model").mkdir()

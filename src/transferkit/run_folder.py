@@ -69,8 +69,8 @@ def reserved(path: Path) -> Iterator[None]:
         lock.release()
 
 
-def check_free(path: Path, overwrite: bool) -> None:
-    """Whether a run may be written to `path`; what another left there may go only with `overwrite`.
+def check_free(path: Path, overwrite: bool | None = None) -> None:
+    """Whether `path` may be written to; what a run left there may go only with `overwrite`, which exports do not have.
 
     Raises:
         RunError: something is there already.
@@ -80,7 +80,8 @@ def check_free(path: Path, overwrite: bool) -> None:
     if not path.is_dir() or not any(path.iterdir()):
         return
     if not overwrite:
-        raise RunError(f"{path} exists and is not empty; choose another --out, or replace it with --overwrite.")
+        or_replace = "" if overwrite is None else ", or replace it with --overwrite"
+        raise RunError(f"{path} exists and is not empty; choose another --out{or_replace}.")
     if not is_ours(path):
         raise RunError(f"{path} holds other things than a run, so --overwrite leaves it alone; choose another --out.")
 

@@ -29,7 +29,7 @@ def export_transformers(predictor: Predictor, folder: Path) -> None:
             f"The head of this run is on {predictor.model.pooling} pooling, which AutoModelForSequenceClassification "
             "does not have; train with --head-pooling model to export."
         )
-    run_folder.check_free(folder, overwrite=False)
+    run_folder.check_free(folder)
     merge(predictor.model)
     predictor.model.network.save_pretrained(folder)
     predictor.tokenizer.save(folder)
@@ -43,7 +43,7 @@ def export_to_peft(predictor: Predictor, folder: Path) -> None:
     """
     from safetensors.torch import save_file
 
-    run_folder.check_free(folder, overwrite=False)
+    run_folder.check_free(folder)
     network, head = predictor.model.network, predictor.model.head
     export_peft(network, folder, predictor.record.backbone.name)
     if head is not None:
@@ -72,7 +72,7 @@ def export_to_ctranslate2(run: Path, folder: Path) -> str:
     from transferkit.inference.translation import load_translator
 
     predictor = load_translator(run, precision="fp32")
-    run_folder.check_free(folder, overwrite=False)
+    run_folder.check_free(folder)
     source, target = predictor.tokenizers.source, predictor.tokenizers.target
     config = predictor.record.config
     most = config.tokenizer.max_length

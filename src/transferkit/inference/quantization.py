@@ -79,7 +79,7 @@ def export_quantized(predictor: Predictor, folder: Path) -> Quality:
         DataError: the rows of the run are no longer where it found them, or are others now.
         AdaptationError: the run's tokenizer or model cannot be had without transformers.
     """
-    run_folder.check_free(folder, overwrite=False)
+    run_folder.check_free(folder)
     openvino("nncf")
     try:
         LeanTokenizer(predictor.folder, predictor.record.tokenizer)
