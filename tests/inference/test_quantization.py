@@ -134,8 +134,9 @@ def test_a_failure_leaves_nothing(
 
     run = trained()
     monkeypatch.setattr(quantization, "_measure", fail)
-    with pytest.raises(KeyboardInterrupt):
-        export_to_int8(run, tmp_path / "int8")
+    for name in ("int8", "exported/int8"):
+        with pytest.raises(KeyboardInterrupt):
+            export_to_int8(run, tmp_path / name)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data.csv", "run"]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import sys
 import warnings
@@ -79,25 +78,17 @@ def export_quantized(predictor: Predictor, folder: Path) -> Quality:
         DataError: the rows of the run are no longer where it found them, or are others now.
         AdaptationError: the run's tokenizer or model cannot be had without transformers.
     """
-    run_folder.check_free(folder)
     openvino("nncf")
     try:
         LeanTokenizer(predictor.folder, predictor.record.tokenizer)
     except NotLeanError as error:
         raise AdaptationError(f"The run in {predictor.folder} cannot be exported to int8: it has {error}.") from None
-    train, test = _rows(predictor)
-    place = folder.absolute()
-    partial = place.with_name(f"{place.name}.{os.getpid()}.part")
-    try:
+    with run_folder.whole_folder(folder) as partial:
+        train, test = _rows(predictor)
         _write_run(predictor, partial)
         _write_model(predictor, partial / "model" / MODEL_FILE, train)
         quality = _measure(predictor, partial, test, min(CALIBRATION_ROWS, len(train)))
         write_json(partial / "model" / QUALITY_FILE, quality)
-        if folder.is_dir():
-            folder.rmdir()
-        partial.replace(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return quality
 
 
@@ -119,7 +110,7 @@ def _table(predictor: Predictor, rows: datasets.Dataset) -> FeatureTable:
 
 def _write_run(predictor: Predictor, folder: Path) -> None:
     """What a run folder has besides its model."""
-    (folder / "model").mkdir(parents=True)
+    (folder / "model").mkdir()
     shutil.copytree(predictor.folder / "tokenizer", folder / "tokenizer")
     for name in (run_folder.RUN_FILE, run_folder.LABELS_FILE):
         shutil.copy(predictor.folder / name, folder / name)
