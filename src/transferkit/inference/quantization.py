@@ -21,7 +21,7 @@ from transferkit.data import workspace
 from transferkit.data.batching import FeatureTable
 from transferkit.data.inspection import content_hash
 from transferkit.data.preparation import prepare
-from transferkit.errors import AdaptationError, DataError
+from transferkit.errors import AdaptationError, DataError, RunError
 from transferkit.evaluation.metrics import score
 from transferkit.evaluation.results import Interval, Record, write_json
 from transferkit.evaluation.statistics import mcnemar_p, mean_interval
@@ -74,7 +74,7 @@ def export_quantized(predictor: Predictor, folder: Path) -> Quality:
     merged are, in `predictor` too.
 
     Raises:
-        RunError: OpenVINO or NNCF is not installed, or `folder` is not empty.
+        RunError: OpenVINO or NNCF is not installed, `folder` is not empty, or the model cannot be written there.
         DataError: the rows of the run are no longer where it found them, or are others now.
         AdaptationError: the run's tokenizer or model cannot be had without transformers.
     """
@@ -140,7 +140,11 @@ def _write_model(predictor: Predictor, file: Path, train: FeatureTable) -> None:
             model_type=nncf.ModelType.TRANSFORMER,
             subset_size=number,
         )
-    ov.save_model(quantized, file)
+    try:
+        ov.save_model(quantized, file)
+    except RuntimeError as error:
+        # It does not say why, not even of a full disk.
+        raise RunError(f"OpenVINO cannot write its model ({error}); see that there is room for it in --out.") from None
 
 
 class _Traced(nn.Module):
