@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,12 @@ def test_a_run_is_replaced_only_when_asked(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_export_is_not_told_of_an_option_that_it_lacks(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text('{"schema": "transferkit/run/1"}')
+    with pytest.raises(RunError, match=r"exists and is not empty; choose another --out\.$"):
+        run_folder.check_free(tmp_path)
+
+
 def test_what_a_run_replaces_comes_back_when_it_does_not_begin(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text('{"schema": "transferkit/run/1"}')
     (tmp_path / "model").mkdir()
@@ -48,6 +55,48 @@ def test_a_new_folder_goes_again_when_its_run_does_not_begin(tmp_path: Path) -> 
     (tmp_path / "run" / "tensorboard").mkdir()
     run_folder.put_back(tmp_path / "run", is_new=True)
     assert list(tmp_path.iterdir()) == []
+
+
+def write_whole(out: Path, then: Callable[[], object]) -> None:
+    with run_folder.whole_folder(out) as partial:
+        (partial / "model").mkdir()
+        (partial / "model" / "weights").write_text("whole")
+        (partial / "config.json").write_text("{}")
+        then()
+
+
+def stop() -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("name", ["new", "a/b/new", "empty", "link", ".", "link-to-new"])
+def test_a_whole_folder_is_there_at_the_end_and_not_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
+    (tmp_path / "link-to-new").symlink_to(tmp_path / "new")
+    monkeypatch.chdir(tmp_path / "empty" if name == "." else tmp_path)
+    before, out = sorted(tmp_path.rglob("*")), Path(name)
+    folder = out.stat().st_ino if out.is_dir() else None
+    with pytest.raises(KeyboardInterrupt):
+        write_whole(out, stop)
+    assert sorted(tmp_path.rglob("*")) == before
+    seen: list[bool] = []
+    write_whole(out, lambda: seen.append((out / "config.json").exists()))
+    assert seen == [False]
+    assert sorted(entry.name for entry in out.iterdir()) == ["config.json", "model"]
+    assert (out / "model" / "weights").read_text() == "whole"
+    assert not list(tmp_path.rglob("*.part"))
+    assert folder in (None, out.stat().st_ino), "a folder that was there may be the root of a disk"
+    with pytest.raises(RunError, match="exists and is not empty"):
+        write_whole(out, stop)
+
+
+def test_what_comes_into_a_folder_meanwhile_stays_and_stays_alone(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="not empty"):
+        write_whole(tmp_path, lambda: (tmp_path / "model" / "mine").mkdir(parents=True))
+    assert sorted(tmp_path.rglob("*")) == [tmp_path / "model", tmp_path / "model" / "mine"]
 
 
 def test_a_folder_is_written_by_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

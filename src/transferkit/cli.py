@@ -312,11 +312,18 @@ def main() -> None:
         _stop(said, 2)
 
 
+# Arrow and safetensors raise errors of their own, with the words of the system in them.
+_NO_ROOM = {
+    os.strerror(errno.ENOSPC): "no room is left on the disk; free some",
+    os.strerror(errno.EFBIG): "a file would be larger than the disk or `ulimit -f` allows; allow more",
+}
+
+
 def _of_the_machine(error: Exception) -> str | None:
     """What to say of no room, no right, or a file in the place of a folder; None of what is no such thing."""
-    # Arrow and safetensors raise errors of their own, with the words of the system in them.
-    if os.strerror(errno.ENOSPC) in str(error):
-        return "no room is left on the disk; free some, then go on with --resume, or begin anew."
+    for words, said in _NO_ROOM.items():
+        if words in str(error):
+            return f"{said}, then begin anew, or go on with --resume where a training had begun."
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {(error.strerror or 'cannot be used').lower()}; name another place."
     return None

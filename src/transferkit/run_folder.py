@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -69,8 +70,8 @@ def reserved(path: Path) -> Iterator[None]:
         lock.release()
 
 
-def check_free(path: Path, overwrite: bool) -> None:
-    """Whether a run may be written to `path`; what another left there may go only with `overwrite`.
+def check_free(path: Path, overwrite: bool | None = None) -> None:
+    """Whether `path` may be written to; what a run left there may go only with `overwrite`, which exports do not have.
 
     Raises:
         RunError: something is there already.
@@ -80,9 +81,45 @@ def check_free(path: Path, overwrite: bool) -> None:
     if not path.is_dir() or not any(path.iterdir()):
         return
     if not overwrite:
-        raise RunError(f"{path} exists and is not empty; choose another --out, or replace it with --overwrite.")
+        or_replace = "" if overwrite is None else ", or replace it with --overwrite"
+        raise RunError(f"{path} exists and is not empty; choose another --out{or_replace}.")
     if not is_ours(path):
         raise RunError(f"{path} holds other things than a run, so --overwrite leaves it alone; choose another --out.")
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A new folder to write to, which becomes `path` at the end: nobody meets half of what is to be there.
+
+    Where the block fails, what it wrote is removed and `path` is as it was: missing, or empty.
+
+    Raises:
+        RunError: something is there already.
+    """
+    check_free(path)
+    place = path.resolve()
+    # The nearest folder that exists: it is on the disk of `path`, and a failure leaves no parents in it. Where it is
+    # `path` itself, which may be the root of a disk, it stays.
+    home = next(folder for folder in (place, *place.parents) if folder.is_dir())
+    partial = home / f"{place.name}.{os.getpid()}.part"
+    partial.mkdir()
+    try:
+        yield partial
+        if home == place:
+            _move_entries(partial, place)
+        else:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            partial.replace(place)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _move_entries(source: Path, target: Path) -> None:
+    """All of them or, where one cannot be moved, none."""
+    with ExitStack() as undo:
+        for entry in sorted(source.iterdir()):
+            undo.callback(entry.rename(target / entry.name).rename, entry)
+        undo.pop_all()
 
 
 def make_folder(path: Path, overwrite: bool) -> None:

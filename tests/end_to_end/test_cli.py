@@ -197,15 +197,22 @@ def test_what_the_system_refuses_is_said_in_a_sentence(
 
 
 @pytest.mark.parametrize(
-    "error",
+    ("error", "said"),
     [
-        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
-        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "no room is left on the disk; free some"),
+        (
+            SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+            "no room is left on the disk; free some",
+        ),
+        (
+            SafetensorError("Error while serializing: I/O error: File too large (os error 27)"),
+            "a file would be larger than the disk or `ulimit -f` allows; allow more",
+        ),
     ],
-    ids=["Arrow", "safetensors"],
+    ids=["Arrow", "safetensors", "a limit"],
 )
 def test_a_full_disk_is_said_in_a_sentence(
-    folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch, error: Exception
+    folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
 ) -> None:
     def refuse(*_: object) -> None:
         raise error
@@ -213,7 +220,7 @@ def test_a_full_disk_is_said_in_a_sentence(
     monkeypatch.setattr("transferkit.api.draw_report", refuse)
     answer = run("report", folder / "cmp")
     assert (answer.code, answer.err) == (
-        2, "transferkit: no room is left on the disk; free some, then go on with --resume, or begin anew.\n",
+        2, f"transferkit: {said}, then begin anew, or go on with --resume where a training had begun.\n",
     )  # fmt: skip
 
 

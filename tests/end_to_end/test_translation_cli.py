@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -133,6 +135,18 @@ def test_it_is_exported_to_ctranslate2_and_compared(run: Run, trained: Path, tmp
     assert library.translate_batch([["one", "red", "cat"]])[0].hypotheses[0] == ["uno", "gatto", "rosso"]
     wrong = run("export", trained, "--to", "peft", "--out", tmp_path / "peft")
     assert (wrong.code, "is a run of translation" in wrong.err) == (2, True)
+
+
+def test_an_export_that_fails_leaves_nothing(
+    run: Run, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("transferkit.generation.ctranslate2.compare_ctranslate2", fail)
+    answer = run("export", trained, "--to", "ctranslate2", "--out", tmp_path / "exported" / "ct2")
+    assert (answer.code, "no room is left on the disk" in answer.err) == (2, True)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_is_translated_in_its_order(run: Run, trained: Path, tmp_path: Path) -> None:

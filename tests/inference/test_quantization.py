@@ -134,9 +134,21 @@ def test_a_failure_leaves_nothing(
 
     run = trained()
     monkeypatch.setattr(quantization, "_measure", fail)
-    with pytest.raises(KeyboardInterrupt):
-        export_to_int8(run, tmp_path / "int8")
+    for name in ("int8", "exported/int8"):
+        with pytest.raises(KeyboardInterrupt):
+            export_to_int8(run, tmp_path / name)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data.csv", "run"]
+
+
+def test_a_model_that_cannot_be_written_is_one_sentence(
+    trained: Callable[..., Predictor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("basic_ios::clear: iostream error")
+
+    monkeypatch.setattr(openvino("nncf"), "save_model", fail)
+    with pytest.raises(RunError, match=r"cannot write its model \(.*iostream error\); see that there is room"):
+        export_to_int8(trained(), tmp_path / "int8")
 
 
 def test_a_folder_in_use_is_left_alone(trained: Callable[..., Predictor], tmp_path: Path) -> None:

@@ -118,6 +118,25 @@ def test_runs_that_have_no_such_form_are_refused(trained: Trained, tmp_path: Pat
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("export", [export_transformers, export_to_peft])
+def test_an_export_that_fails_leaves_nothing(
+    export: Callable[[Predictor, Path], None], trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    predictor = trained("bert", "lora", "model")
+    (tmp_path / "empty").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(type(predictor.tokenizer), "save", fail)
+        for name in ("empty", "new", "a/b/new"):
+            with pytest.raises(KeyboardInterrupt):
+                export(predictor, tmp_path / name)
+    assert list(tmp_path.rglob("*")) == [tmp_path / "empty"]
+    export(predictor, tmp_path / "empty")
+    assert (tmp_path / "empty" / "tokenizer.json").is_file()
+
+
 def test_a_run_is_predicted_with_the_logits_of_its_training(trained: Trained) -> None:
     for strategy in ("full", "lora", "peft:ia3"):
         first, second = (trained("bert", strategy, "model") for _ in range(2))

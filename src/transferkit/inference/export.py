@@ -1,4 +1,4 @@
-"""A run in the formats of other libraries."""
+"""A run in the formats of other libraries, each a folder that is written whole or not at all."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def export_transformers(predictor: Predictor, folder: Path) -> None:
             f"The head of this run is on {predictor.model.pooling} pooling, which AutoModelForSequenceClassification "
             "does not have; train with --head-pooling model to export."
         )
-    run_folder.check_free(folder, overwrite=False)
-    merge(predictor.model)
-    predictor.model.network.save_pretrained(folder)
-    predictor.tokenizer.save(folder)
+    with run_folder.whole_folder(folder) as partial:
+        merge(predictor.model)
+        predictor.model.network.save_pretrained(partial)
+        predictor.tokenizer.save(partial)
 
 
 def export_to_peft(predictor: Predictor, folder: Path) -> None:
@@ -43,12 +43,12 @@ def export_to_peft(predictor: Predictor, folder: Path) -> None:
     """
     from safetensors.torch import save_file
 
-    run_folder.check_free(folder, overwrite=False)
     network, head = predictor.model.network, predictor.model.head
-    export_peft(network, folder, predictor.record.backbone.name)
-    if head is not None:
-        save_file(head.state_dict(), folder / HEAD_FILE)
-    predictor.tokenizer.save(folder)
+    with run_folder.whole_folder(folder) as partial:
+        export_peft(network, partial, predictor.record.backbone.name)
+        if head is not None:
+            save_file(head.state_dict(), partial / HEAD_FILE)
+        predictor.tokenizer.save(partial)
 
 
 def export_to_int8(predictor: Predictor, folder: Path) -> str:
@@ -72,17 +72,17 @@ def export_to_ctranslate2(run: Path, folder: Path) -> str:
     from transferkit.inference.translation import load_translator
 
     predictor = load_translator(run, precision="fp32")
-    run_folder.check_free(folder, overwrite=False)
     source, target = predictor.tokenizers.source, predictor.tokenizers.target
     config = predictor.record.config
     most = config.tokenizer.max_length
-    export_ctranslate2(predictor.model, source.vocabulary(), target.vocabulary(), folder, max_length=most)
-    predictor.tokenizers.save(folder / "tokenizer")
-    try:
-        texts = prepare_parallel(config.data).splits["test"][:COMPARED]["source"]
-    except DataError as error:
-        return f"It was not compared with the run, since the test rows cannot be read: {error}"
-    return str(compare_ctranslate2(predictor.model, source, target, texts, folder, most))
+    with run_folder.whole_folder(folder) as partial:
+        export_ctranslate2(predictor.model, source.vocabulary(), target.vocabulary(), partial, max_length=most)
+        predictor.tokenizers.save(partial / "tokenizer")
+        try:
+            texts = prepare_parallel(config.data).splits["test"][:COMPARED]["source"]
+        except DataError as error:
+            return f"It was not compared with the run, since the test rows cannot be read: {error}"
+        return str(compare_ctranslate2(predictor.model, source, target, texts, partial, most))
 
 
 # Each writes a folder, and may return a sentence about it.

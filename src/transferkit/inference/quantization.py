@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import sys
 import warnings
@@ -22,7 +21,7 @@ from transferkit.data import workspace
 from transferkit.data.batching import FeatureTable
 from transferkit.data.inspection import content_hash
 from transferkit.data.preparation import prepare
-from transferkit.errors import AdaptationError, DataError
+from transferkit.errors import AdaptationError, DataError, RunError
 from transferkit.evaluation.metrics import score
 from transferkit.evaluation.results import Interval, Record, write_json
 from transferkit.evaluation.statistics import mcnemar_p, mean_interval
@@ -75,29 +74,21 @@ def export_quantized(predictor: Predictor, folder: Path) -> Quality:
     merged are, in `predictor` too.
 
     Raises:
-        RunError: OpenVINO or NNCF is not installed, or `folder` is not empty.
+        RunError: OpenVINO or NNCF is not installed, `folder` is not empty, or the model cannot be written there.
         DataError: the rows of the run are no longer where it found them, or are others now.
         AdaptationError: the run's tokenizer or model cannot be had without transformers.
     """
-    run_folder.check_free(folder, overwrite=False)
     openvino("nncf")
     try:
         LeanTokenizer(predictor.folder, predictor.record.tokenizer)
     except NotLeanError as error:
         raise AdaptationError(f"The run in {predictor.folder} cannot be exported to int8: it has {error}.") from None
-    train, test = _rows(predictor)
-    place = folder.absolute()
-    partial = place.with_name(f"{place.name}.{os.getpid()}.part")
-    try:
+    with run_folder.whole_folder(folder) as partial:
+        train, test = _rows(predictor)
         _write_run(predictor, partial)
         _write_model(predictor, partial / "model" / MODEL_FILE, train)
         quality = _measure(predictor, partial, test, min(CALIBRATION_ROWS, len(train)))
         write_json(partial / "model" / QUALITY_FILE, quality)
-        if folder.is_dir():
-            folder.rmdir()
-        partial.replace(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return quality
 
 
@@ -119,7 +110,7 @@ def _table(predictor: Predictor, rows: datasets.Dataset) -> FeatureTable:
 
 def _write_run(predictor: Predictor, folder: Path) -> None:
     """What a run folder has besides its model."""
-    (folder / "model").mkdir(parents=True)
+    (folder / "model").mkdir()
     shutil.copytree(predictor.folder / "tokenizer", folder / "tokenizer")
     for name in (run_folder.RUN_FILE, run_folder.LABELS_FILE):
         shutil.copy(predictor.folder / name, folder / name)
@@ -149,7 +140,11 @@ def _write_model(predictor: Predictor, file: Path, train: FeatureTable) -> None:
             model_type=nncf.ModelType.TRANSFORMER,
             subset_size=number,
         )
-    ov.save_model(quantized, file)
+    try:
+        ov.save_model(quantized, file)
+    except RuntimeError as error:
+        # It does not say why, not even of a full disk.
+        raise RunError(f"OpenVINO cannot write its model ({error}); see that there is room for it in --out.") from None
 
 
 class _Traced(nn.Module):
