@@ -25,18 +25,35 @@ def head_parameters(model: nn.Module) -> frozenset[str]:
 
     A model may say so in `head_parameters`; a transformers model has as its head what stands beside its base
     model, and none if it is a base model; any other model has the linear layer that it defines last.
+
+    Raises:
+        AdaptationError: the model has no linear layer, or its head is tied to another module.
     """
     declared = getattr(model, "head_parameters", None)
     if declared is not None:
-        return frozenset(declared)
-    names = [name for name, _ in model.named_parameters()]
+        return _of_the_head_alone(model, frozenset(declared))
     prefix = getattr(model, "base_model_prefix", "")
     if prefix:
+        names = [name for name, _ in model.named_parameters()]
         return frozenset(name for name in names if hasattr(model, prefix) and not name.startswith(f"{prefix}."))
-    linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    linears = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     if not linears:
         raise AdaptationError(f"{type(model).__name__} has no linear layer that could be its head.")
-    return frozenset(name for name in names if name.startswith(f"{linears[-1]}."))
+    head, layer = linears[-1]
+    return _of_the_head_alone(model, frozenset(name for name, _ in layer.named_parameters(prefix=head)))
+
+
+def _of_the_head_alone(model: nn.Module, names: frozenset[str]) -> frozenset[str]:
+    """`names`, where no module holds one of these parameters under another name."""
+    head = {id(p): name for name, p in model.named_parameters(remove_duplicate=False) if name in names}
+    for module_name, module in model.named_modules():
+        for name, parameter in module.named_parameters(module_name, recurse=False):
+            if id(parameter) in head and name not in names:
+                raise AdaptationError(
+                    f"The head of {type(model).__name__} is tied: {head[id(parameter)]} is {name} too, and would train "
+                    "with it; use full or scratch, or give the head a weight of its own."
+                )
+    return names
 
 
 def fixed_parameters(model: nn.Module) -> frozenset[str]:
@@ -69,13 +86,15 @@ def linears_outside_head(model: nn.Module) -> list[str]:
     Raises:
         AdaptationError: there are none.
     """
-    head = head_parameters(model)
+    names = head_parameters(model)
+    # The parameters themselves: a parametrized weight has other names than those of a linear layer.
+    head = {id(parameter) for name, parameter in model.named_parameters() if name in names}
     found = [
         name
         for name, module in model.named_modules()
         # torch.nn.MultiheadAttention reads the weights of this one and never calls it.
         if isinstance(module, nn.Linear) and not isinstance(module, NonDynamicallyQuantizableLinear)
-        if f"{name}.weight" not in head
+        if head.isdisjoint(id(parameter) for parameter in module.parameters())
     ]
     if not found:
         raise AdaptationError(
