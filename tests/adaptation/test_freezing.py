@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from torch import nn
 from tests import tiny
 from transferkit.adaptation.adapters import adapter_layers
 from transferkit.adaptation.base import Strategy
-from transferkit.adaptation.freezing import head_parameters, linears_outside_head
+from transferkit.adaptation.freezing import head_parameters, layer_stack, linears_outside_head
 from transferkit.adaptation.lora import LoRA
 from transferkit.adaptation.unfreezing import BitFit, Full, LinearProbe, Partial, Scratch
 from transferkit.errors import AdaptationError
@@ -89,3 +90,54 @@ def test_a_probe_of_a_model_without_a_head_is_refused(backbone: Callable[[str], 
     model = tiny.load_model(backbone("bert"), "mean").network
     with pytest.raises(AdaptationError, match="linear-probe: nothing in BertModel would train; it has no head"):
         LinearProbe().apply(model)
+
+
+class NamedLayers(nn.Module):
+    """Layers that have names in the place of numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(OrderedDict((f"block{index}", nn.Linear(8, 8)) for index in range(4)))
+        self.head = nn.Linear(8, 2)
+
+
+def test_the_last_layers_are_found_by_the_names_they_have() -> None:
+    model = NamedLayers()
+    assert layer_stack(model) == ("blocks", ("block0", "block1", "block2", "block3"))
+    Partial(layers=1).apply(model)
+    assert trainable(model) == {f"{name}.{part}" for name in ("blocks.block3", "head") for part in ("weight", "bias")}
+    with pytest.raises(AdaptationError, match="layers is 5, but NamedLayers has 4 in blocks"):
+        Partial(layers=5).apply(model)
+
+
+def test_a_model_that_is_itself_a_row_of_layers() -> None:
+    model = nn.Sequential(*(nn.Linear(4, 4) for _ in range(4)))
+    Partial(layers=2).apply(model)
+    assert trainable(model) == {"2.weight", "2.bias", "3.weight", "3.bias"}
+    with pytest.raises(AdaptationError, match=r"layers is 5, but Sequential has 4\."):
+        Partial(layers=5).apply(model)
+
+
+@pytest.mark.parametrize("decoder_layers", [1, 2])
+def test_the_last_layers_of_an_encoder_and_a_decoder_are_the_decoders(decoder_layers: int) -> None:
+    model = build_translator(
+        20, 20, encoder_layers=2, decoder_layers=decoder_layers, width=8, heads=2, feed_forward=16
+    )  # fmt: skip
+    Partial(layers=1).apply(model)
+    start = f"decoder.layers.{decoder_layers - 1}."
+    layer = {name for name, _ in model.named_parameters() if name.startswith(start)}
+    assert trainable(model) == layer | {"projection.weight", "projection.bias"}
+
+
+def test_layers_that_stand_in_several_rows_are_to_be_named() -> None:
+    model = nn.Module()
+    model.attentions = nn.ModuleList(nn.Linear(4, 4) for _ in range(3))
+    model.norms = nn.ModuleList(nn.LayerNorm(4) for _ in range(3))
+    model.head = nn.Linear(4, 2)
+    message = r"Module has 2 rows of 3 like layers \(attentions, norms\); name parts by pattern instead"
+    with pytest.raises(AdaptationError, match=message):
+        Partial().apply(model)
+    Partial(patterns=("attentions.2.**", "norms.2.**")).apply(model)
+    assert {name for name in trainable(model) if not name.startswith("head")} == {
+        f"{name}.2.{part}" for name in ("attentions", "norms") for part in ("weight", "bias")
+    }

@@ -61,23 +61,48 @@ def fixed_parameters(model: nn.Module) -> frozenset[str]:
     return frozenset(getattr(model, "fixed_parameters", ()))
 
 
-def layer_stack(model: nn.Module) -> tuple[str, int]:
-    """Name and length of the longest row of like blocks: the layers of the model."""
-    best, lists = ("", 0), list[str]()
+def layer_stack(model: nn.Module) -> tuple[str, tuple[str, ...]]:
+    """Name of the longest row of like blocks, the layers of the model, and the names of the blocks in it.
+
+    Of a model with an encoder and a decoder it is the decoder's row, whose layers are the last.
+
+    Raises:
+        AdaptationError: there is no such row, or there are several.
+    """
+    rows = _rows_of_blocks(model)
+    # As every family calls it, and torch.
+    rows = {name: blocks for name, blocks in rows.items() if "decoder" in name.split(".")} or rows
+    longest = max((len(blocks) for blocks in rows.values()), default=0)
+    found = list[str]()
+    for name, blocks in rows.items():
+        # The outermost of equals.
+        if len(blocks) == longest and not any(_is_inside(name, outer) for outer in found):
+            found.append(name)
+    if len(found) != 1:
+        number = (
+            f"{len(found)} rows of {longest} like layers ({', '.join(found)})" if found else "no row of like layers"
+        )
+        raise AdaptationError(f"{type(model).__name__} has {number}; name parts by pattern instead.")
+    return found[0], rows[found[0]]
+
+
+def _rows_of_blocks(model: nn.Module) -> dict[str, tuple[str, ...]]:
+    """Names of the blocks in every row of blocks of one kind, outer rows first."""
+    rows, lists = dict[str, tuple[str, ...]](), list[str]()
     for name, module in model.named_modules():
-        if any(name.startswith(f"{outer}.") for outer in lists):
+        if any(_is_inside(name, outer) for outer in lists):
             # A layer may hold lists of its own, longer than the list of a few layers.
             continue
-        blocks = list(module.children())
-        is_stack = isinstance(module, (nn.ModuleList, nn.Sequential)) and len({type(block) for block in blocks}) == 1
-        # The outermost of equals.
-        if is_stack and len(blocks) > best[1]:
-            best = (name, len(blocks))
-        if is_stack and isinstance(module, nn.ModuleList):
-            lists.append(name)
-    if not best[1]:
-        raise AdaptationError(f"{type(model).__name__} has no row of like layers; name parts by pattern instead.")
-    return best
+        is_row = isinstance(module, (nn.ModuleList, nn.Sequential))
+        if is_row and len({type(block) for block in module.children()}) == 1:
+            rows[name] = tuple(block for block, _ in module.named_children())
+            if isinstance(module, nn.ModuleList):
+                lists.append(name)
+    return rows
+
+
+def _is_inside(name: str, outer: str) -> bool:
+    return not outer or name.startswith(f"{outer}.")
 
 
 def linears_outside_head(model: nn.Module) -> list[str]:

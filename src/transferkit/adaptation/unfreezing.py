@@ -139,10 +139,11 @@ def _call_if_there(module: nn.Module, name: str) -> None:
 
 
 def _last_layers(model: nn.Module, count: int, asked: bool) -> list[str]:
-    stack, length = layer_stack(model)
-    if asked and count > length:
-        raise AdaptationError(f"partial: layers is {count}, but {type(model).__name__} has {length} in {stack}.")
-    return [f"{stack}.{index}" for index in range(max(0, length - count), length)]
+    stack, layers = layer_stack(model)
+    if asked and count > len(layers):
+        where = f" in {stack}" if stack else ""
+        raise AdaptationError(f"partial: layers is {count}, but {type(model).__name__} has {len(layers)}{where}.")
+    return [f"{stack}.{layer}" if stack else layer for layer in layers[-count:]]
 
 
 def _parents(name: str) -> list[str]:
