@@ -290,6 +290,14 @@ def test_any_module_with_linear_layers_can_be_adapted(kind: type[nn.Module]) -> 
     assert trainable(model) == {name for name, _ in model.named_parameters()}
 
 
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_biases_of_a_recurrent_layer_train_with_bitfit(kind: Any) -> None:
+    model = nn.ModuleDict({"recurrent": kind(4, 5, bidirectional=True), "head": nn.Linear(10, 2)})
+    BitFit().apply(model)
+    biases = {f"recurrent.bias_{part}_l0{side}" for part in ("ih", "hh") for side in ("", "_reverse")}
+    assert trainable(model) == biases | {"head.weight", "head.bias"}
+
+
 def test_a_convolutional_net_has_no_feed_forward_pair_and_no_layers() -> None:
     with pytest.raises(AdaptationError, match="feed-forward layers of TinyConvNet are not known by name"):
         Bottleneck().apply(tiny.seeded(tiny.TinyConvNet))

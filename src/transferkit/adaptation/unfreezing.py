@@ -91,11 +91,16 @@ class BitFit(Strategy):
     def adapt(self, model: nn.Module) -> None:
         """Unfreeze the biases."""
         head = head_parameters(model)
-        biases = [p for name, p in model.named_parameters() if name.endswith("bias") and name not in head]
+        biases = [p for name, p in model.named_parameters() if _is_bias(name) and name not in head]
         if not biases:
             raise AdaptationError(f"bitfit: {type(model).__name__} has no biases outside its head; use lora.")
         for bias in biases:
             bias.requires_grad_(True)
+
+
+def _is_bias(name: str) -> bool:
+    """Whether a parameter is called so: `bias`, `in_proj_bias`, and in a recurrent layer `bias_ih_l0`."""
+    return name.rpartition(".")[2].startswith("bias") or name.endswith("bias")
 
 
 def reinitialise(model: nn.Module) -> None:
