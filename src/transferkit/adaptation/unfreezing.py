@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import torch
@@ -110,7 +111,7 @@ def reinitialise(model: nn.Module) -> None:
         AdaptationError: a module does not say how its weights are drawn, so that they would stay.
     """
     before = [(name, p.detach().clone()) for name, p in model.named_parameters()]
-    for module in model.modules():
+    for module in _from_the_inside_out(model, set()):
         # torch.nn.MultiheadAttention spells it with an underscore.
         for reset in ("reset_parameters", "_reset_parameters"):
             _call_if_there(module, reset)
@@ -135,6 +136,15 @@ def reinitialise(model: nn.Module) -> None:
                 f"scratch: {type(model).__name__} does not say how {name} is drawn; "
                 "give the module that holds it a reset_parameters() method."
             )
+
+
+def _from_the_inside_out(module: nn.Module, seen: set[nn.Module]) -> Iterator[nn.Module]:
+    """Every module once, after those in it: a model draws its weights after the layers that it is made of."""
+    seen.add(module)
+    for child in module.children():
+        if child not in seen:
+            yield from _from_the_inside_out(child, seen)
+    yield module
 
 
 def _call_if_there(module: nn.Module, name: str) -> None:
