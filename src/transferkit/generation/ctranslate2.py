@@ -17,7 +17,7 @@ from transferkit.generation.batches import in_length_order, longest_target
 from transferkit.generation.decoding import Bounds, beam_search, decode
 from transferkit.models.attention import MultiHeadAttention
 from transferkit.models.layers import DecoderLayer, EncoderLayer, FeedForward, Residual, sinusoids
-from transferkit.models.lean_translator import LeanTranslator
+from transferkit.models.lean_translator import LeanTranslator, check_linears
 from transferkit.models.translator import Translator
 from transferkit.tokenization.trained import END, START, UNKNOWN, TrainedTokenizer
 
@@ -175,14 +175,7 @@ def _check(model: Translator, source_tokens: Sequence[str], target_tokens: Seque
         )
     if not len(model.encoder.layers) or not len(model.decoder.layers):
         raise AdaptationError("CTranslate2 has no translator without a layer on each side; export one that has them.")
-    for name, module in model.named_modules():
-        if name.rpartition(".")[2] in _LINEAR and type(module) is not nn.Linear:
-            raise AdaptationError(
-                f"CTranslate2 has no {type(module).__name__}, which stands at {name}; merge adapters before the export."
-            )
-
-
-_LINEAR = ("query", "key", "value", "output", "linear1", "linear2", "projection")
+    check_linears(model, "CTranslate2")
 
 
 def _activation(library: Any, feed_forward: FeedForward) -> Any:
