@@ -252,9 +252,12 @@ def test_lora_dropout_acts_in_training_only() -> None:
     torch.testing.assert_close(layer(x), layer.merged()(x))
 
 
-def test_adapters_take_the_precision_of_their_layer() -> None:
-    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2)).to(torch.bfloat16)
-    LoRA(rank=1).apply(model)
-    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
-    assert model(torch.ones(1, 4, dtype=torch.bfloat16)).dtype == torch.bfloat16
-    assert merge(model)[0].weight.dtype == torch.bfloat16
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("strategy", [LoRA(rank=1), Bottleneck(size=1, targets=("0",))], ids=lambda one: one.name)
+def test_adapters_take_the_precision_of_their_layer(strategy: Strategy, dtype: torch.dtype) -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2)).to(dtype)
+    strategy.apply(model)
+    assert {p.dtype for p in model.parameters()} == {dtype}
+    assert model(torch.ones(1, 4, dtype=dtype)).dtype == dtype
+    if isinstance(strategy, LoRA):
+        assert merge(model)[0].weight.dtype == dtype

@@ -20,6 +20,7 @@ from transferkit.adaptation.unfreezing import BitFit, Full, LinearProbe, Partial
 from transferkit.config import StrategySpec
 from transferkit.errors import AdaptationError, ConfigError
 from transferkit.models.backbones import TextClassifier
+from transferkit.models.translator import build_translator
 
 Folders = Callable[[str], Path]
 ADAPTERS = [LoRA(), Bottleneck()]
@@ -216,6 +217,29 @@ def test_scratch_is_the_same_for_the_same_seed(backbone: Folders) -> None:
     assert not torch.equal(drawn[0]["head.1.weight"], drawn[2]["head.1.weight"])
 
 
+@pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
+def test_scratch_draws_what_a_model_draws_after_its_layers(tied: bool) -> None:
+    def born() -> nn.Module:
+        return build_translator(
+            90, 90, encoder_layers=1, decoder_layers=1, tied=tied, width=48, heads=2, feed_forward=96
+        )  # fmt: skip
+
+    model, fresh = born(), dict(born().named_parameters())
+    before = tiny.weights_of(model)
+    Scratch().apply(model)
+    for key, parameter in model.named_parameters():
+        if parameter.ndim > 1:
+            assert not torch.equal(parameter, before[key]), key
+            # Of so many draws the deviation is known to within some percent; torch's own start is far from it.
+            assert parameter.std().item() == pytest.approx(fresh[key].std().item(), rel=0.1), key
+
+
+def test_scratch_leaves_torchs_attention_as_torch_begins_it() -> None:
+    model = tiny.seeded(tiny.TinyTransformer)
+    Scratch().apply(model)
+    assert not model.encoder.layers[0].self_attn.out_proj.bias.any()
+
+
 def test_scratch_refuses_what_it_cannot_draw() -> None:
     class Learnt(nn.Module):
         def __init__(self) -> None:
@@ -288,6 +312,14 @@ def test_any_module_with_linear_layers_can_be_adapted(kind: type[nn.Module]) -> 
     assert trainable(model) == head | {name for name, _ in model.named_parameters() if name.endswith("bias")}
     Scratch().apply(model)
     assert trainable(model) == {name for name, _ in model.named_parameters()}
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_biases_of_a_recurrent_layer_train_with_bitfit(kind: Any) -> None:
+    model = nn.ModuleDict({"recurrent": kind(4, 5, bidirectional=True), "head": nn.Linear(10, 2)})
+    BitFit().apply(model)
+    biases = {f"recurrent.bias_{part}_l0{side}" for part in ("ih", "hh") for side in ("", "_reverse")}
+    assert trainable(model) == biases | {"head.weight", "head.bias"}
 
 
 def test_a_convolutional_net_has_no_feed_forward_pair_and_no_layers() -> None:

@@ -74,6 +74,12 @@ def test_a_length_penalty_that_tells_nothing_apart_is_refused(penalty: float) ->
         Decoding(2, penalty)
 
 
+@pytest.mark.parametrize("beams", [0, -3])
+def test_decoding_without_a_beam_is_refused(beams: int) -> None:
+    with pytest.raises(ValueError, match=f"with at least a beam; beams is {beams}"):
+        Decoding(beams)
+
+
 @pytest.mark.usefixtures("threads")
 def test_sampling_draws_with_its_own_generator(decoder: LeanTranslator) -> None:
     def drawn(seed: int) -> list[tuple[int, ...]]:

@@ -77,6 +77,16 @@ def test_what_both_say_differently_is_counted(
     assert found.beam < 5
 
 
+def test_a_search_of_one_beam_counts_each_sentence_once(
+    tokenizers: tuple[TrainedTokenizer, TrainedTokenizer], tmp_path: Path
+) -> None:
+    source, target = tokenizers
+    model = random_model(len(source), len(target))
+    export_ctranslate2(model, source.vocabulary(), target.vocabulary(), tmp_path)
+    found = compare_ctranslate2(model, source, target, ENGLISH[:5], tmp_path, max_length=12, beams=1)
+    assert (found.sentences, found.greedy, found.beam) == (5, 5, 5)
+
+
 def test_sentences_that_do_not_fit_the_positions_are_left_out_and_counted(
     tokenizers: tuple[TrainedTokenizer, TrainedTokenizer], tmp_path: Path
 ) -> None:

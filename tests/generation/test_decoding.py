@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
@@ -125,6 +126,16 @@ def test_a_target_that_its_bound_cuts_has_not_ended(model: Translator, decoder: 
             assert all(one.ended or len(one.tokens) == length for one in found)
             expected = [log_probability(model, source, one.tokens, one.ended) for one in found]
             assert [one.score for one in found] == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize(("bound", "least"), [(0, 0), (-1, -1), ([4, 0, 3], 0)])
+def test_a_bound_without_room_for_a_token_is_refused(decoder: LeanTranslator, bound: Any, least: int) -> None:
+    bounds = replace(BOUNDS, max_length=bound)
+    message = f"A target has at least a token; max_length is {least}"
+    with pytest.raises(ValueError, match=message):
+        decode(decoder, SOURCES, None, bounds)
+    with pytest.raises(ValueError, match=message):
+        beam_search(decoder, SOURCES, None, bounds, beams=2)
 
 
 def test_draws_follow_the_seed(decoder: LeanTranslator) -> None:

@@ -8,7 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from transferkit.adaptation.base import Strategy
+from transferkit.adaptation.bottleneck import Bottleneck
+from transferkit.adaptation.lora import LoRA
 from transferkit.config import Precision
+from transferkit.errors import AdaptationError
 from transferkit.models import lean_layers
 from transferkit.models.lean_translator import LayerCache, LeanTranslator
 from transferkit.models.translator import Translator, build_translator
@@ -94,3 +98,12 @@ def test_what_the_model_learns_later_changes_nothing(model: Translator, precisio
             parameter.add_(1.0)
     caches = decoder.begin(SOURCE, None)
     assert torch.equal(decoder.step(TARGET[:, 0], 0, caches, None), before)
+
+
+@pytest.mark.parametrize("strategy", [LoRA(rank=2), Bottleneck(size=2)], ids=lambda one: one.name)
+def test_adapters_are_to_be_merged_first(strategy: Strategy) -> None:
+    model = build_translator(13, 13, encoder_layers=1, decoder_layers=1, width=12, heads=3, feed_forward=20)
+    strategy.apply(model)
+    name = r"no (LoRA|Bottleneck)Linear, which stands at encoder\.layers\.0\."
+    with pytest.raises(AdaptationError, match=f"inference form of a translator has {name}.*; merge adapters first"):
+        LeanTranslator(model, "fp32")

@@ -58,7 +58,8 @@ class Strategy(BaseModel, ABC):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    # Whether the run keeps the whole model. False: it keeps what changed, and needs the base to predict.
+    # Whether everything trains, so that the run keeps the whole model. False: it keeps what changed, and needs the
+    # base to predict.
     keeps_whole_model: ClassVar[bool] = False
 
     learning_rate: float = Field(gt=0)
@@ -71,11 +72,13 @@ class Strategy(BaseModel, ABC):
         """Freeze the model, then change in place what this strategy changes; the head always trains, the fixed never.
 
         Raises:
-            AdaptationError: the model is adapted already, or a target matches nothing in it.
+            AdaptationError: the model is adapted already, a target matches nothing in it, its head is tied to another
+                module, or nothing would train.
         """
         if any(True for _ in wrappers(model)):
             raise AdaptationError("The model has adapters already: merge() them first, or load the base anew.")
-        names = head_parameters(model)
+        # Where everything trains, no head need be told from the rest.
+        names = frozenset[str]() if self.keeps_whole_model else head_parameters(model)
         # The parameters themselves: wrappers may rename the modules around them.
         head = [parameter for name, parameter in model.named_parameters() if name in names]
         remember_head(model, head)
@@ -86,7 +89,12 @@ class Strategy(BaseModel, ABC):
             parameter.requires_grad_(True)
         for parameter in fixed:
             parameter.requires_grad_(False)
-        return AdaptationReport.of(model, type(self).__name__)
+        report = AdaptationReport.of(model, type(self).__name__)
+        if not report.trainable_names:
+            raise AdaptationError(
+                f"{self.name}: nothing in {type(model).__name__} would train; it has no head of its own."
+            )
+        return report
 
     @abstractmethod
     def adapt(self, model: nn.Module) -> None:

@@ -28,6 +28,7 @@ class BottleneckLinear(AdapterLayer):
         # neither waits for the other.
         nn.init.normal_(self.up.weight, std=1e-3)
         nn.init.zeros_(self.up.bias)
+        self.to(base.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., in] -> [..., out]."""

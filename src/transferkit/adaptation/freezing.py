@@ -25,18 +25,35 @@ def head_parameters(model: nn.Module) -> frozenset[str]:
 
     A model may say so in `head_parameters`; a transformers model has as its head what stands beside its base
     model, and none if it is a base model; any other model has the linear layer that it defines last.
+
+    Raises:
+        AdaptationError: the model has no linear layer, or its head is tied to another module.
     """
     declared = getattr(model, "head_parameters", None)
     if declared is not None:
-        return frozenset(declared)
-    names = [name for name, _ in model.named_parameters()]
+        return _of_the_head_alone(model, frozenset(declared))
     prefix = getattr(model, "base_model_prefix", "")
     if prefix:
+        names = [name for name, _ in model.named_parameters()]
         return frozenset(name for name in names if hasattr(model, prefix) and not name.startswith(f"{prefix}."))
-    linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    linears = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     if not linears:
         raise AdaptationError(f"{type(model).__name__} has no linear layer that could be its head.")
-    return frozenset(name for name in names if name.startswith(f"{linears[-1]}."))
+    head, layer = linears[-1]
+    return _of_the_head_alone(model, frozenset(name for name, _ in layer.named_parameters(prefix=head)))
+
+
+def _of_the_head_alone(model: nn.Module, names: frozenset[str]) -> frozenset[str]:
+    """`names`, where no module holds one of these parameters under another name."""
+    head = {id(p): name for name, p in model.named_parameters(remove_duplicate=False) if name in names}
+    for module_name, module in model.named_modules():
+        for name, parameter in module.named_parameters(module_name, recurse=False):
+            if id(parameter) in head and name not in names:
+                raise AdaptationError(
+                    f"The head of {type(model).__name__} is tied: {head[id(parameter)]} is {name} too, and would train "
+                    "with it; use full or scratch, or give the head a weight of its own."
+                )
+    return names
 
 
 def fixed_parameters(model: nn.Module) -> frozenset[str]:
@@ -44,23 +61,48 @@ def fixed_parameters(model: nn.Module) -> frozenset[str]:
     return frozenset(getattr(model, "fixed_parameters", ()))
 
 
-def layer_stack(model: nn.Module) -> tuple[str, int]:
-    """Name and length of the longest row of like blocks: the layers of the model."""
-    best, lists = ("", 0), list[str]()
+def layer_stack(model: nn.Module) -> tuple[str, tuple[str, ...]]:
+    """Name of the longest row of like blocks, the layers of the model, and the names of the blocks in it.
+
+    Of a model with an encoder and a decoder it is the decoder's row, whose layers are the last.
+
+    Raises:
+        AdaptationError: there is no such row, or there are several.
+    """
+    rows = _rows_of_blocks(model)
+    # As every family calls it, and torch.
+    rows = {name: blocks for name, blocks in rows.items() if "decoder" in name.split(".")} or rows
+    longest = max((len(blocks) for blocks in rows.values()), default=0)
+    found = list[str]()
+    for name, blocks in rows.items():
+        # The outermost of equals.
+        if len(blocks) == longest and not any(_is_inside(name, outer) for outer in found):
+            found.append(name)
+    if len(found) != 1:
+        number = (
+            f"{len(found)} rows of {longest} like layers ({', '.join(found)})" if found else "no row of like layers"
+        )
+        raise AdaptationError(f"{type(model).__name__} has {number}; name parts by pattern instead.")
+    return found[0], rows[found[0]]
+
+
+def _rows_of_blocks(model: nn.Module) -> dict[str, tuple[str, ...]]:
+    """Names of the blocks in every row of blocks of one kind, outer rows first."""
+    rows, lists = dict[str, tuple[str, ...]](), list[str]()
     for name, module in model.named_modules():
-        if any(name.startswith(f"{outer}.") for outer in lists):
+        if any(_is_inside(name, outer) for outer in lists):
             # A layer may hold lists of its own, longer than the list of a few layers.
             continue
-        blocks = list(module.children())
-        is_stack = isinstance(module, (nn.ModuleList, nn.Sequential)) and len({type(block) for block in blocks}) == 1
-        # The outermost of equals.
-        if is_stack and len(blocks) > best[1]:
-            best = (name, len(blocks))
-        if is_stack and isinstance(module, nn.ModuleList):
-            lists.append(name)
-    if not best[1]:
-        raise AdaptationError(f"{type(model).__name__} has no row of like layers; name parts by pattern instead.")
-    return best
+        is_row = isinstance(module, (nn.ModuleList, nn.Sequential))
+        if is_row and len({type(block) for block in module.children()}) == 1:
+            rows[name] = tuple(block for block, _ in module.named_children())
+            if isinstance(module, nn.ModuleList):
+                lists.append(name)
+    return rows
+
+
+def _is_inside(name: str, outer: str) -> bool:
+    return not outer or name.startswith(f"{outer}.")
 
 
 def linears_outside_head(model: nn.Module) -> list[str]:
@@ -69,13 +111,15 @@ def linears_outside_head(model: nn.Module) -> list[str]:
     Raises:
         AdaptationError: there are none.
     """
-    head = head_parameters(model)
+    names = head_parameters(model)
+    # The parameters themselves: a parametrized weight has other names than those of a linear layer.
+    head = {id(parameter) for name, parameter in model.named_parameters() if name in names}
     found = [
         name
         for name, module in model.named_modules()
         # torch.nn.MultiheadAttention reads the weights of this one and never calls it.
         if isinstance(module, nn.Linear) and not isinstance(module, NonDynamicallyQuantizableLinear)
-        if f"{name}.weight" not in head
+        if head.isdisjoint(id(parameter) for parameter in module.parameters())
     ]
     if not found:
         raise AdaptationError(

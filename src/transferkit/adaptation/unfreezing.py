@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import torch
@@ -91,11 +92,16 @@ class BitFit(Strategy):
     def adapt(self, model: nn.Module) -> None:
         """Unfreeze the biases."""
         head = head_parameters(model)
-        biases = [p for name, p in model.named_parameters() if name.endswith("bias") and name not in head]
+        biases = [p for name, p in model.named_parameters() if _is_bias(name) and name not in head]
         if not biases:
             raise AdaptationError(f"bitfit: {type(model).__name__} has no biases outside its head; use lora.")
         for bias in biases:
             bias.requires_grad_(True)
+
+
+def _is_bias(name: str) -> bool:
+    """Whether a parameter is called so: `bias`, `in_proj_bias`, and in a recurrent layer `bias_ih_l0`."""
+    return name.rpartition(".")[2].startswith("bias") or name.endswith("bias")
 
 
 def reinitialise(model: nn.Module) -> None:
@@ -105,7 +111,7 @@ def reinitialise(model: nn.Module) -> None:
         AdaptationError: a module does not say how its weights are drawn, so that they would stay.
     """
     before = [(name, p.detach().clone()) for name, p in model.named_parameters()]
-    for module in model.modules():
+    for module in _from_the_inside_out(model, set()):
         # torch.nn.MultiheadAttention spells it with an underscore.
         for reset in ("reset_parameters", "_reset_parameters"):
             _call_if_there(module, reset)
@@ -132,6 +138,15 @@ def reinitialise(model: nn.Module) -> None:
             )
 
 
+def _from_the_inside_out(module: nn.Module, seen: set[nn.Module]) -> Iterator[nn.Module]:
+    """Every module once, after those in it: a model draws its weights after the layers that it is made of."""
+    seen.add(module)
+    for child in module.children():
+        if child not in seen:
+            yield from _from_the_inside_out(child, seen)
+    yield module
+
+
 def _call_if_there(module: nn.Module, name: str) -> None:
     method: Any = getattr(module, name, None)
     if callable(method):
@@ -139,10 +154,11 @@ def _call_if_there(module: nn.Module, name: str) -> None:
 
 
 def _last_layers(model: nn.Module, count: int, asked: bool) -> list[str]:
-    stack, length = layer_stack(model)
-    if asked and count > length:
-        raise AdaptationError(f"partial: layers is {count}, but {type(model).__name__} has {length} in {stack}.")
-    return [f"{stack}.{index}" for index in range(max(0, length - count), length)]
+    stack, layers = layer_stack(model)
+    if asked and count > len(layers):
+        where = f" in {stack}" if stack else ""
+        raise AdaptationError(f"partial: layers is {count}, but {type(model).__name__} has {len(layers)}{where}.")
+    return [f"{stack}.{layer}" if stack else layer for layer in layers[-count:]]
 
 
 def _parents(name: str) -> list[str]:

@@ -17,7 +17,7 @@ from transferkit.generation.batches import in_length_order, longest_target
 from transferkit.generation.decoding import Bounds, beam_search, decode
 from transferkit.models.attention import MultiHeadAttention
 from transferkit.models.layers import DecoderLayer, EncoderLayer, FeedForward, Residual, sinusoids
-from transferkit.models.lean_translator import LeanTranslator
+from transferkit.models.lean_translator import LeanTranslator, check_linears
 from transferkit.models.translator import Translator
 from transferkit.tokenization.trained import END, START, UNKNOWN, TrainedTokenizer
 
@@ -121,18 +121,18 @@ def compare_ctranslate2(
     positions = max(POSITIONS, max_length)
     ids = [row for row in everything if len(row) <= positions]
     lean = LeanTranslator(model, "fp32")
-    equal = dict.fromkeys((1, beams), 0)
+    equal = {"greedy": 0, "beam": 0}
     for rows, batch, mask in in_length_order(ids, source.padding_id, _MAX_TOKENS // beams):
         most = longest_target(batch.shape[1], max_length)
         bounds = Bounds.of(target, most)
         tokens = [source.names(ids[row][:-1]) for row in rows]
         greedy = [one.tokens for one in decode(lean, batch, mask, bounds)]
         best = [found[0].tokens for found in beam_search(lean, batch, mask, bounds, beams)]
-        for width, expected in ((1, greedy), (beams, best)):
+        for way, width, expected in (("greedy", 1, greedy), ("beam", beams, best)):
             found = translated(library, tokens, most, width)
             numbers = [tuple(target.ids(row)) for row in found]
-            equal[width] += sum(a == b for a, b in zip(expected, numbers, strict=True))
-    return Agreement(len(ids), equal[1], equal[beams], beams, len(everything) - len(ids), positions)
+            equal[way] += sum(a == b for a, b in zip(expected, numbers, strict=True))
+    return Agreement(len(ids), equal["greedy"], equal["beam"], beams, len(everything) - len(ids), positions)
 
 
 def translated(library: Any, sources: Sequence[Sequence[str]], max_length: int, beams: int = 1) -> list[list[str]]:
@@ -175,14 +175,7 @@ def _check(model: Translator, source_tokens: Sequence[str], target_tokens: Seque
         )
     if not len(model.encoder.layers) or not len(model.decoder.layers):
         raise AdaptationError("CTranslate2 has no translator without a layer on each side; export one that has them.")
-    for name, module in model.named_modules():
-        if name.rpartition(".")[2] in _LINEAR and type(module) is not nn.Linear:
-            raise AdaptationError(
-                f"CTranslate2 has no {type(module).__name__}, which stands at {name}; merge adapters before the export."
-            )
-
-
-_LINEAR = ("query", "key", "value", "output", "linear1", "linear2", "projection")
+    check_linears(model, "CTranslate2")
 
 
 def _activation(library: Any, feed_forward: FeedForward) -> Any:

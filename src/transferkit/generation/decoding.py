@@ -34,10 +34,16 @@ class Bounds:
         return cls(target.start_id, target.end_id, max_length)
 
     def by_source(self, sources: int) -> list[int]:
-        """`max_length` of each of so many sources."""
+        """`max_length` of each of so many sources.
+
+        Raises:
+            ValueError: there are more or fewer bounds than sources, or one leaves no room for a token.
+        """
         lengths = [self.max_length] * sources if isinstance(self.max_length, int) else list(self.max_length)
         if len(lengths) != sources:
             raise ValueError(f"There are {sources} sources and {len(lengths)} bounds of their targets.")
+        if min(lengths, default=1) < 1:
+            raise ValueError(f"A target has at least a token; max_length is {min(lengths)}.")
         return lengths
 
 
@@ -128,14 +134,14 @@ def decode(
         pick: chooses the next token.
 
     Raises:
-        ValueError: a source has no token, the mask is not a boolean one of its shape, or there are more or fewer bounds
-            than sources.
+        ValueError: a source has no token, the mask is not a boolean one of its shape, there are more or fewer bounds
+            than sources, or one is below 1.
     """
     steps = begin(model, source, source_mask)
     longest = torch.tensor(bounds.by_source(len(source)))
     # Of each row of the batch: which source it is of, and whether its target still grows.
     rows = torch.arange(len(source))
-    grows = longest > 0
+    grows = torch.ones(len(source), dtype=torch.bool)
     tokens = torch.full((len(source),), bounds.start)
     written = torch.full((len(source), int(longest.max())), bounds.end)
     scores = torch.zeros(len(source))

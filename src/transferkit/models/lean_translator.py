@@ -13,10 +13,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from transferkit.config import Precision
+from transferkit.errors import AdaptationError
 from transferkit.models.key_values import KeysValues
 from transferkit.models.layers import Activation, Shape
 from transferkit.models.lean_layers import Linear, Norm, Weights, number_format
@@ -130,7 +131,12 @@ class LeanTranslator:
     """A translator, ready to translate. What the model learns later changes nothing here but its embeddings."""
 
     def __init__(self, model: Translator, precision: Precision) -> None:
-        """`model` is put in eval mode; it embeds sources and targets itself."""
+        """`model` is put in eval mode; it embeds sources and targets itself.
+
+        Raises:
+            AdaptationError: it has adapters.
+        """
+        check_linears(model, "The inference form of a translator")
         weights, shape = model.state_dict(), model.shape
 
         def parts(stack: str, layers: int) -> list[Part]:
@@ -170,6 +176,21 @@ class LeanTranslator:
             x = layer(x, cache, mask)
         states = x if self._decoder_norm is None else self._decoder_norm(x)
         return torch.log_softmax(self._projection(states).float(), -1)
+
+
+_LINEARS = ("query", "key", "value", "output", "linear1", "linear2", "projection")
+
+
+def check_linears(model: Translator, form: str) -> None:
+    """Another form of the model reads the weights of its linear layers, and what wraps one is not in it.
+
+    Raises:
+        AdaptationError: a linear layer is wrapped or replaced; `form` is who says so.
+    """
+    for name, module in model.named_modules():
+        kind = type(module)
+        if name.rpartition(".")[2] in _LINEARS and kind is not nn.Linear:
+            raise AdaptationError(f"{form} has no {kind.__name__}, which stands at {name}; merge adapters first.")
 
 
 def _look(query: Tensor, given: KeysValues, mask: Tensor | None = None) -> Tensor:

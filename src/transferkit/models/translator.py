@@ -51,17 +51,23 @@ class Translator(nn.Module):
         self.encoder = Encoder(encoder_layers, shape)
         self.decoder = Decoder(decoder_layers, shape)
         self.projection = nn.Linear(shape.width, target_vocabulary, bias=not tied)
-        for parameter in self.parameters():
-            if parameter.ndim > 1:
-                nn.init.xavier_uniform_(parameter)
+        self.tied = tied
+        self.reset_parameters()
         if tied:
             if source_vocabulary != target_vocabulary:
                 raise ValueError(
                     f"Tied embeddings need one vocabulary; there are {source_vocabulary} and {target_vocabulary} words."
                 )
-            # Times sqrt(D) in the embedding these are of size 1, and as a projection they start with logits of size 1.
-            nn.init.normal_(self.source_embedding.weight, std=shape.width**-0.5)
             self.target_embedding.weight = self.projection.weight = self.source_embedding.weight
+
+    def reset_parameters(self) -> None:
+        """Draw the matrices anew; norms and biases stay as their layers have them."""
+        for parameter in self.parameters():
+            if parameter.ndim > 1:
+                nn.init.xavier_uniform_(parameter)
+        if self.tied:
+            # Times sqrt(D) in the embedding these are of size 1, and as a projection they start with logits of size 1.
+            nn.init.normal_(self.source_embedding.weight, std=self.shape.width**-0.5)
 
     def encode(self, source: Tensor, source_mask: Tensor | None = None, weights: Weights | None = None) -> Tensor:
         """States [B, S, D] of source ids [B, S]; the mask is bool [B, S], True on real tokens."""
