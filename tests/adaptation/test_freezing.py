@@ -88,7 +88,7 @@ def test_a_model_that_is_one_linear_layer_is_its_own_head() -> None:
 
 def test_a_probe_of_a_model_without_a_head_is_refused(backbone: Callable[[str], Path]) -> None:
     model = tiny.load_model(backbone("bert"), "mean").network
-    with pytest.raises(AdaptationError, match="linear-probe: nothing in BertModel would train; it has no head"):
+    with pytest.raises(AdaptationError, match="BertModel has no head of its own, and nothing else in it would train"):
         LinearProbe().apply(model)
 
 

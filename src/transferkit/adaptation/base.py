@@ -91,9 +91,7 @@ class Strategy(BaseModel, ABC):
             parameter.requires_grad_(False)
         report = AdaptationReport.of(model, type(self).__name__)
         if not report.trainable_names:
-            raise AdaptationError(
-                f"{self.name}: nothing in {type(model).__name__} would train; it has no head of its own."
-            )
+            raise AdaptationError(f"{type(model).__name__} has no head of its own, and nothing else in it would train.")
         return report
 
     @abstractmethod
