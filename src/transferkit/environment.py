@@ -25,7 +25,7 @@ PACKAGES = (
 
 Batch = TypeVar("Batch")
 # Releasing takes less than a millisecond, and what was given back is a few hundredths of a batch to get again.
-BATCHES_PER_RELEASE = 8
+BATCHES_PER_RELEASE = 2
 
 
 def describe() -> dict[str, Any]:
