@@ -1,4 +1,4 @@
-"""Tiny random backbones of eight families, each saved to a folder with a small tokenizer of its own kind."""
+"""Tiny random backbones of many families, each saved to a folder with a small tokenizer of its own kind."""
 
 from __future__ import annotations
 
@@ -99,6 +99,29 @@ FAMILIES: dict[str, Family] = {
         layers="h",
     ),
 }  # fmt: skip
+# Families that answer in other ways than from one row of layers: from a decoder behind the encoder, at the <eos> of the
+# text, or from layers that hold fewer positions than the text.
+OTHERS: dict[str, Family] = {
+    "bart": Family(
+        "bart",
+        {
+            "d_model": WIDTH, "encoder_layers": LAYERS, "decoder_layers": LAYERS, "encoder_attention_heads": HEADS,
+            "decoder_attention_heads": HEADS, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "init_std": 0.15,
+        }
+        | POSITIONS,
+        "roberta",
+        feed_forward=("fc1", "fc2"),
+    ),
+    "t5": Family(
+        "t5",
+        {
+            "d_model": WIDTH, "d_kv": 8, "d_ff": 64, "num_layers": LAYERS, "num_heads": HEADS,
+            "decoder_start_token_id": 1,
+        },
+        "roberta",
+        feed_forward=("wi", "wo"),
+    ),
+}  # fmt: skip
 WITH_LINEARS = tuple(name for name, family in FAMILIES.items() if family.has_linears)
 
 
@@ -106,7 +129,7 @@ def save_backbone(name: str, folder: Path, **settings: Any) -> Path:
     """Write a tiny pretrained encoder of the family `name` and its tokenizer; `settings` go over the config's."""
     from transformers import AutoConfig, AutoModel
 
-    family = FAMILIES[name]
+    family = (FAMILIES | OTHERS)[name]
     tokenizer = make_tokenizer(family)
     ids = {
         f"{role}_token_id": getattr(tokenizer, f"{role}_token_id")
