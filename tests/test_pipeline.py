@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import transferkit
+from tests import tiny
 from tests.small_data import write_csv
 from tests.training.test_checkpoint import Killed
 from tests.training.test_tensorboard import events_of, tables_of
@@ -91,6 +92,15 @@ def test_the_prefix_cache_changes_no_loss_and_no_logit(
     kept, kept_logits = run(settings, tmp_path / "kept", strategy, prefix_cache=mode)
     np.testing.assert_allclose(losses(kept), losses(plain), rtol=1e-5)
     np.testing.assert_allclose(kept_logits, plain_logits, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", tiny.OTHERS)
+def test_families_that_do_not_take_every_text_are_probed(
+    settings: dict[str, object], backbone: Callable[[str], Path], tmp_path: Path, name: str
+) -> None:
+    of_family = {"backbone.name": str(backbone(name)), "training.epochs": 1, "training.attention": "auto"}
+    run(settings | of_family, tmp_path / "run", "linear-probe")
+    assert read_result(tmp_path / "run").status == "finished"
 
 
 @pytest.mark.parametrize(

@@ -121,6 +121,16 @@ OTHERS: dict[str, Family] = {
         "roberta",
         feed_forward=("wi", "wo"),
     ),
+    "canine": Family("canine", SIZES | POSITIONS | {"num_hash_buckets": 50} | SPREAD, token_types=True),
+    "funnel": Family(
+        "funnel",
+        {
+            "d_model": WIDTH, "n_head": HEADS, "d_head": 8, "d_inner": 64, "block_sizes": [1, 1],
+            "num_decoder_layers": 1, "architectures": ["FunnelModel"],
+        },
+        token_types=True,
+        feed_forward=("linear_1", "linear_2"),
+    ),
 }  # fmt: skip
 WITH_LINEARS = tuple(name for name, family in FAMILIES.items() if family.has_linears)
 
