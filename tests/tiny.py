@@ -36,7 +36,7 @@ class Family:
 
     model_type: str
     settings: Mapping[str, Any]
-    tokenizer: Literal["wordpiece", "roberta", "gpt2"] = "wordpiece"
+    tokenizer: Literal["wordpiece", "roberta", "gpt2", "t5"] = "wordpiece"
     token_types: bool = False
     # Parameters of the family's own classifier that no pretrained encoder has, by the start of their names.
     head: tuple[str, ...] = ("network.classifier.",)
@@ -116,9 +116,9 @@ OTHERS: dict[str, Family] = {
         "t5",
         {
             "d_model": WIDTH, "d_kv": 8, "d_ff": 64, "num_layers": LAYERS, "num_heads": HEADS,
-            "decoder_start_token_id": 1,
+            "decoder_start_token_id": 0,
         },
-        "roberta",
+        "t5",
         feed_forward=("wi", "wo"),
     ),
     "canine": Family("canine", SIZES | POSITIONS | {"num_hash_buckets": 50} | SPREAD, token_types=True),
@@ -171,6 +171,7 @@ def save_vectors(file: Path, width: int = 8) -> Path:
 
 def make_tokenizer(family: Family) -> Any:
     """A fast tokenizer as the family's own one is: WordPiece, or byte-level BPE with or without a pad token."""
+    from tokenizers import processors
     from transformers import PreTrainedTokenizerFast
 
     inputs = ["input_ids", *(["token_type_ids"] if family.token_types else []), "attention_mask"]
@@ -185,6 +186,15 @@ def make_tokenizer(family: Family) -> Any:
             model_input_names=inputs, model_max_length=64,
             bos_token="<s>", cls_token="<s>", pad_token="<pad>", eos_token="</s>", sep_token="</s>",
             unk_token="<unk>",
+        )  # fmt: skip
+    if family.tokenizer == "t5":
+        tokenizer = _byte_bpe(["<pad>", "</s>", "<unk>"], framed=False)
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 1)]
+        )
+        return PreTrainedTokenizerFast(
+            tokenizer_object=tokenizer, model_input_names=inputs, model_max_length=64,
+            pad_token="<pad>", eos_token="</s>", unk_token="<unk>",
         )  # fmt: skip
     return PreTrainedTokenizerFast(
         tokenizer_object=_byte_bpe(["<|endoftext|>"], framed=False),
