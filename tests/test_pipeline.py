@@ -94,13 +94,23 @@ def test_the_prefix_cache_changes_no_loss_and_no_logit(
     np.testing.assert_allclose(kept_logits, plain_logits, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", tiny.OTHERS)
-def test_families_that_do_not_take_every_text_are_probed(
-    settings: dict[str, object], backbone: Callable[[str], Path], tmp_path: Path, name: str
+OF_OTHERS = [
+    *((name, "linear-probe") for name in (*tiny.OTHERS, "xlnet")),
+    ("bart", "peft:lora"),
+    ("t5", "lora"),
+    ("xlnet", "full"),
+]
+
+
+@pytest.mark.parametrize(("name", "strategy"), OF_OTHERS)
+def test_families_that_do_not_take_every_text_train_and_predict(
+    settings: dict[str, object], backbone: Callable[[str], Path], tmp_path: Path, name: str, strategy: str
 ) -> None:
-    of_family = {"backbone.name": str(backbone(name)), "training.epochs": 1, "training.attention": "auto"}
-    run(settings | of_family, tmp_path / "run", "linear-probe")
-    assert read_result(tmp_path / "run").status == "finished"
+    pooling = "mean" if name == "xlnet" else "model"
+    of_family = {"name": str(backbone(name)), "head_pooling": pooling}
+    changed = settings | {f"backbone.{key}": value for key, value in of_family.items()}
+    run(changed, tmp_path / "run", strategy, epochs=1, attention="auto")
+    assert transferkit.load(tmp_path / "run")("the film was fine").label in ("bad", "good")
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,12 @@ OTHERS: dict[str, Family] = {
         feed_forward=("linear_1", "linear_2"),
     ),
 }  # fmt: skip
+# It takes no mask of bools, and its own head reads the padding of a batch.
+XLNET = Family(
+    "xlnet",
+    {"d_model": WIDTH, "n_layer": LAYERS, "n_head": HEADS, "d_inner": 64} | SPREAD,
+    feed_forward=("layer_1", "layer_2"),
+)
 WITH_LINEARS = tuple(name for name, family in FAMILIES.items() if family.has_linears)
 
 
@@ -139,7 +145,7 @@ def save_backbone(name: str, folder: Path, **settings: Any) -> Path:
     """Write a tiny pretrained encoder of the family `name` and its tokenizer; `settings` go over the config's."""
     from transformers import AutoConfig, AutoModel
 
-    family = (FAMILIES | OTHERS)[name]
+    family = (FAMILIES | OTHERS | {"xlnet": XLNET})[name]
     tokenizer = make_tokenizer(family)
     ids = {
         f"{role}_token_id": getattr(tokenizer, f"{role}_token_id")
