@@ -17,7 +17,7 @@ from tests import tiny
 from tests.small_data import write_csv
 from tests.training.test_checkpoint import Killed
 from tests.training.test_tensorboard import events_of, tables_of
-from transferkit import api, run_folder
+from transferkit import api, job, run_folder
 from transferkit.config import RunConfig
 from transferkit.data.preparation import prepare
 from transferkit.errors import AdaptationError, ConfigError, RunError
@@ -27,6 +27,7 @@ from transferkit.pipeline import run_one
 from transferkit.run_folder import read_lora, read_predictions, read_record, read_result
 from transferkit.settings import compare_config, run_config
 from transferkit.training import prefix_cache
+from transferkit.training.precision import Compute
 from transferkit.training.prefix_cache import States
 from transferkit.training.tracking import Listener, read_epochs
 
@@ -111,6 +112,23 @@ def test_families_that_do_not_take_every_text_train_and_predict(
     changed = settings | {f"backbone.{key}": value for key, value in of_family.items()}
     run(changed, tmp_path / "run", strategy, epochs=1, attention="auto")
     assert transferkit.load(tmp_path / "run")("the film was fine").label in ("bad", "good")
+
+
+def test_a_step_of_a_large_encoder_decoder_is_timed_on_the_end_of_a_text(
+    settings: dict[str, object], backbone: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed = []
+
+    def choose(_training: object, batch: dict[str, torch.Tensor], _of: str, model: torch.nn.Module) -> object:
+        timed.append((batch["input_ids"].shape, model(**batch).shape))
+        return Compute(), "It was timed."
+
+    monkeypatch.setattr(job, "choose", choose)
+    monkeypatch.setattr(job, "probe_shape", lambda *_: (2, 6))
+    prepare_job(
+        run_config(None, settings | {"backbone.name": str(backbone("bart")), "strategies": ["lora"]}, []), Listener()
+    )
+    assert timed == [((2, 6), (2, 2))]
 
 
 @pytest.mark.parametrize(
