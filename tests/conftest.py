@@ -29,7 +29,7 @@ def quiet_libraries() -> None:
 
 @pytest.fixture(scope="session")
 def backbone(tmp_path_factory: pytest.TempPathFactory, quiet_libraries: None) -> Callable[[str], Path]:
-    """The folder of a tiny pretrained backbone by its family's name in `tests.tiny.FAMILIES`; not to be changed."""
+    """The folder of a tiny pretrained backbone by its family, any that `tests.tiny` has; not to be changed."""
     from tests import tiny
 
     made: dict[str, Path] = {}

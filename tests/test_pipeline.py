@@ -14,10 +14,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import transferkit
+from tests import tiny
 from tests.small_data import write_csv
 from tests.training.test_checkpoint import Killed
 from tests.training.test_tensorboard import events_of, tables_of
-from transferkit import api, run_folder
+from transferkit import api, job, run_folder
 from transferkit.config import RunConfig
 from transferkit.data.preparation import prepare
 from transferkit.errors import AdaptationError, ConfigError, RunError
@@ -27,6 +28,7 @@ from transferkit.pipeline import run_one
 from transferkit.run_folder import read_lora, read_predictions, read_record, read_result
 from transferkit.settings import compare_config, run_config
 from transferkit.training import prefix_cache
+from transferkit.training.precision import Compute
 from transferkit.training.prefix_cache import States
 from transferkit.training.tracking import Listener, read_epochs
 
@@ -92,6 +94,42 @@ def test_the_prefix_cache_changes_no_loss_and_no_logit(
     kept, kept_logits = run(settings, tmp_path / "kept", strategy, prefix_cache=mode)
     np.testing.assert_allclose(losses(kept), losses(plain), rtol=1e-5)
     np.testing.assert_allclose(kept_logits, plain_logits, atol=1e-5)
+
+
+OF_OTHERS = [
+    *((name, "linear-probe") for name in (*tiny.OTHERS, "xlnet")),
+    ("bart", "peft:lora"),
+    ("t5", "lora"),
+    ("xlnet", "full"),
+]
+
+
+@pytest.mark.parametrize(("name", "strategy"), OF_OTHERS)
+def test_families_that_do_not_take_every_text_train_and_predict(
+    settings: dict[str, object], backbone: Callable[[str], Path], tmp_path: Path, name: str, strategy: str
+) -> None:
+    pooling = "mean" if name == "xlnet" else "model"
+    of_family = {"name": str(backbone(name)), "head_pooling": pooling}
+    changed = settings | {f"backbone.{key}": value for key, value in of_family.items()}
+    run(changed, tmp_path / "run", strategy, epochs=1, attention="auto")
+    assert transferkit.load(tmp_path / "run")("the film was fine").label in ("bad", "good")
+
+
+def test_a_step_of_a_large_encoder_decoder_is_timed_on_the_end_of_a_text(
+    settings: dict[str, object], backbone: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed = []
+
+    def choose(_training: object, batch: dict[str, torch.Tensor], _of: str, model: torch.nn.Module) -> object:
+        timed.append((batch["input_ids"].shape, model(**batch).shape))
+        return Compute(), "It was timed."
+
+    monkeypatch.setattr(job, "choose", choose)
+    monkeypatch.setattr(job, "probe_shape", lambda *_: (2, 6))
+    prepare_job(
+        run_config(None, settings | {"backbone.name": str(backbone("bart")), "strategies": ["lora"]}, []), Listener()
+    )
+    assert timed == [((2, 6), (2, 2))]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Tiny random backbones of eight families, each saved to a folder with a small tokenizer of its own kind."""
+"""Tiny random backbones of many families, each saved to a folder with a small tokenizer of its own kind."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Family:
 
     model_type: str
     settings: Mapping[str, Any]
-    tokenizer: Literal["wordpiece", "roberta", "gpt2"] = "wordpiece"
+    tokenizer: Literal["wordpiece", "roberta", "gpt2", "t5"] = "wordpiece"
     token_types: bool = False
     # Parameters of the family's own classifier that no pretrained encoder has, by the start of their names.
     head: tuple[str, ...] = ("network.classifier.",)
@@ -99,6 +99,45 @@ FAMILIES: dict[str, Family] = {
         layers="h",
     ),
 }  # fmt: skip
+# Families that answer in other ways than from one row of layers: from a decoder behind the encoder, at the <eos> of the
+# text, or from layers that hold fewer positions than the text.
+OTHERS: dict[str, Family] = {
+    "bart": Family(
+        "bart",
+        {
+            "d_model": WIDTH, "encoder_layers": LAYERS, "decoder_layers": LAYERS, "encoder_attention_heads": HEADS,
+            "decoder_attention_heads": HEADS, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "init_std": 0.15,
+        }
+        | POSITIONS,
+        "roberta",
+        feed_forward=("fc1", "fc2"),
+    ),
+    "t5": Family(
+        "t5",
+        {
+            "d_model": WIDTH, "d_kv": 8, "d_ff": 64, "num_layers": LAYERS, "num_heads": HEADS,
+            "decoder_start_token_id": 0,
+        },
+        "t5",
+        feed_forward=("wi", "wo"),
+    ),
+    "canine": Family("canine", SIZES | POSITIONS | {"num_hash_buckets": 50} | SPREAD, token_types=True),
+    "funnel": Family(
+        "funnel",
+        {
+            "d_model": WIDTH, "n_head": HEADS, "d_head": 8, "d_inner": 64, "block_sizes": [1, 1],
+            "num_decoder_layers": 1, "architectures": ["FunnelModel"],
+        },
+        token_types=True,
+        feed_forward=("linear_1", "linear_2"),
+    ),
+}  # fmt: skip
+# It takes no mask of bools, and its own head reads the padding of a batch.
+XLNET = Family(
+    "xlnet",
+    {"d_model": WIDTH, "n_layer": LAYERS, "n_head": HEADS, "d_inner": 64} | SPREAD,
+    feed_forward=("layer_1", "layer_2"),
+)
 WITH_LINEARS = tuple(name for name, family in FAMILIES.items() if family.has_linears)
 
 
@@ -106,7 +145,7 @@ def save_backbone(name: str, folder: Path, **settings: Any) -> Path:
     """Write a tiny pretrained encoder of the family `name` and its tokenizer; `settings` go over the config's."""
     from transformers import AutoConfig, AutoModel
 
-    family = FAMILIES[name]
+    family = (FAMILIES | OTHERS | {"xlnet": XLNET})[name]
     tokenizer = make_tokenizer(family)
     ids = {
         f"{role}_token_id": getattr(tokenizer, f"{role}_token_id")
@@ -138,6 +177,7 @@ def save_vectors(file: Path, width: int = 8) -> Path:
 
 def make_tokenizer(family: Family) -> Any:
     """A fast tokenizer as the family's own one is: WordPiece, or byte-level BPE with or without a pad token."""
+    from tokenizers import processors
     from transformers import PreTrainedTokenizerFast
 
     inputs = ["input_ids", *(["token_type_ids"] if family.token_types else []), "attention_mask"]
@@ -152,6 +192,15 @@ def make_tokenizer(family: Family) -> Any:
             model_input_names=inputs, model_max_length=64,
             bos_token="<s>", cls_token="<s>", pad_token="<pad>", eos_token="</s>", sep_token="</s>",
             unk_token="<unk>",
+        )  # fmt: skip
+    if family.tokenizer == "t5":
+        tokenizer = _byte_bpe(["<pad>", "</s>", "<unk>"], framed=False)
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 1)]
+        )
+        return PreTrainedTokenizerFast(
+            tokenizer_object=tokenizer, model_input_names=inputs, model_max_length=64,
+            pad_token="<pad>", eos_token="</s>", unk_token="<unk>",
         )  # fmt: skip
     return PreTrainedTokenizerFast(
         tokenizer_object=_byte_bpe(["<|endoftext|>"], framed=False),

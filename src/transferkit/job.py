@@ -105,14 +105,17 @@ def _padding(table: FeatureTable, batch_size: int) -> str:
 def _choose_compute(
     training: TrainingConfig, model: TextClassifier, fingerprint: str, table: FeatureTable, listener: Listener
 ) -> Compute:
-    """Measured with rows of the median length, as many as there is time for, or with the beginning of one."""
+    """Measured with rows of the median length, as many as there is time for, or with the end of one.
+
+    The beginning would not do: encoder-decoders read their answer at the <eos>.
+    """
     middle = np.argsort(table.lengths, kind="stable")[len(table) // 2]
     layers = [module for module in model.modules() if isinstance(module, torch.nn.Linear)]
     weights = sum(layer.weight.numel() for layer in layers)
     rows, length = probe_shape(weights, int(table.lengths[middle]), training.batch_size)
     batch = table.__getitems__([int(middle)] * rows)
     batch.pop("labels")
-    batch = {name: tensor[:, :length] for name, tensor in batch.items()}
+    batch = {name: tensor[:, -length:] for name, tensor in batch.items()}
     compute, reason = choose(training, batch, fingerprint, model)
     listener.said(reason)
     return compute

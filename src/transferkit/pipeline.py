@@ -123,7 +123,9 @@ def _prefix(training: TrainingConfig, model: TextClassifier, job: Job, label: st
     """
     if training.prefix_cache == "off":
         return None
-    prefix = None if training.frozen_dropout else find_prefix(model)
+    row = job.tables["train"].__getitems__([0])
+    row.pop("labels")
+    prefix = None if training.frozen_dropout else find_prefix(model, row)
     if prefix is None and training.prefix_cache != "auto" and not job.is_shared:
         why = (
             "dropout in frozen layers changes what they answer"

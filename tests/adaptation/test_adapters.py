@@ -120,6 +120,30 @@ def test_bottleneck_adapters_cannot_be_merged_and_stay(backbone: Folders) -> Non
     assert len(list(adapter_layers(model))) == 2 * tiny.LAYERS
 
 
+@pytest.mark.parametrize("name", tiny.OTHERS)
+@pytest.mark.parametrize("kind", ["lora", "bottleneck"])
+def test_adapters_work_where_a_family_reads_the_weight_of_its_layers(name: str, kind: str, backbone: Folders) -> None:
+    model, batch = model_and_batch(name, backbone)
+    base = tiny.logits_of(model, batch)
+    strategy: Strategy = {"lora": LoRA(), "bottleneck": Bottleneck(size=4)}[kind]
+    strategy.apply(model)
+    tiny.train_steps(model, batch)
+    trained = tiny.logits_of(model, batch)
+    assert not torch.allclose(trained, base, atol=1e-3)
+    with disabled(model):
+        assert torch.equal(tiny.logits_of(model, batch), base)
+    if kind == "lora":
+        torch.testing.assert_close(tiny.logits_of(merge(model), batch), trained, atol=1e-5, rtol=0)
+
+
+def test_weight_and_bias_of_an_adapter_are_its_layers_and_no_parameters_of_its_own() -> None:
+    base = nn.Linear(2, 3)
+    layer = LoRALinear(base, rank=1, scaling=1.0, dropout=0.0)
+    assert layer.weight is base.weight
+    assert layer.bias is base.bias
+    assert set(layer.state_dict()) == {"base.weight", "base.bias", "lora_a", "lora_b"}
+
+
 def test_merging_a_model_without_adapters_changes_nothing(backbone: Folders) -> None:
     model, _ = model_and_batch("bert", backbone)
     before = tiny.weights_of(model)

@@ -70,6 +70,18 @@ def test_a_method_trains_keeps_the_base_and_comes_back_from_a_capsule(
         torch.testing.assert_close(tiny.logits_of(other, batch), trained, atol=1e-6, rtol=0)
 
 
+# The <eos> of BART is 2, and that of T5 is 1.
+@pytest.mark.parametrize("method", LAYERED)
+@pytest.mark.parametrize("name", ["bart", "t5"])
+def test_a_method_trains_an_encoder_with_a_decoder(name: str, method: str, backbone: Folders) -> None:
+    model, batch = tiny.load_model(backbone(name)), tiny.make_batch(backbone(name))
+    base = tiny.logits_of(model, batch)
+    report = make_strategy(spec(method)).apply(model)
+    assert set(report.trainable_names) > model.head_parameters
+    tiny.train_steps(model, batch)
+    assert not torch.allclose(tiny.logits_of(model, batch), base, atol=1e-3)
+
+
 @pytest.mark.parametrize("method", ["prompt-tuning", "p-tuning"])
 @pytest.mark.parametrize("name", tiny.FAMILIES)
 @pytest.mark.parametrize("pooling", ["mean", "first", "model"])

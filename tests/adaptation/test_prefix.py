@@ -40,7 +40,7 @@ def test_the_parts_give_the_logits_and_gradients_of_the_whole(
     backbone: Callable[[str], Path], name: str, strategy: str, pooling: str, expected: str
 ) -> None:
     model, batch = adapted(backbone(name), strategy, pooling), tiny.make_batch(backbone(name))
-    prefix = find_prefix(model)
+    prefix = find_prefix(model, batch)
     if name in WHOLE and expected != "pooled":
         assert prefix is None
         return
@@ -59,9 +59,32 @@ def test_the_parts_give_the_logits_and_gradients_of_the_whole(
         torch.testing.assert_close(whole, parts, atol=1e-6, rtol=1e-6)
 
 
+@pytest.mark.parametrize("name", tiny.OTHERS)
+@pytest.mark.parametrize("strategy", ["linear-probe", "partial(layers=1)"])
+def test_families_that_do_not_take_every_text_have_a_prefix_that_is_right_or_none(
+    backbone: Callable[[str], Path], name: str, strategy: str
+) -> None:
+    model, batch = adapted(backbone(name), strategy), tiny.make_batch(backbone(name))
+    prefix = find_prefix(model, batch)
+    if name != "bart":
+        assert prefix is None, "its layers answer with more than one state for each token, or with fewer"
+        return
+    assert prefix is not None
+    with torch.no_grad():
+        states = prefix.compute(dict(batch))
+        torch.testing.assert_close(prefix.resume(states, batch), model(**batch), atol=1e-6, rtol=1e-6)
+
+
+def test_there_is_no_prefix_where_a_layer_shortens_the_text(backbone: Callable[[str], Path]) -> None:
+    model, batch = adapted(backbone("bert"), "linear-probe"), tiny.make_batch(backbone("bert"))
+    last = model.get_submodule("network.bert.encoder.layer.1")
+    last.register_forward_hook(lambda _, __, output: output[:, :1])
+    assert find_prefix(model, batch) is None
+
+
 def test_the_layers_below_the_cut_are_not_called(backbone: Callable[[str], Path]) -> None:
     model, batch = adapted(backbone("bert"), "partial(layers=1)"), tiny.make_batch(backbone("bert"))
-    prefix = find_prefix(model)
+    prefix = find_prefix(model, batch)
     assert isinstance(prefix, Prefix)
     states = prefix.compute(dict(batch))
     called: list[str] = []
@@ -77,16 +100,17 @@ def test_the_layers_below_the_cut_are_not_called(backbone: Callable[[str], Path]
     ["full", "scratch", "bitfit", "lora", "bottleneck", "partial(layers=2)", "partial(patterns=**.LayerNorm.*)"],
 )
 def test_there_is_no_prefix_where_the_first_layer_trains(backbone: Callable[[str], Path], strategy: str) -> None:
-    assert find_prefix(adapted(backbone("bert"), strategy)) is None
+    assert find_prefix(adapted(backbone("bert"), strategy), tiny.make_batch(backbone("bert"))) is None
 
 
 def test_adapters_in_the_last_layers_leave_the_others_below(backbone: Callable[[str], Path]) -> None:
     model = adapted(backbone("bert"), "lora(targets=**.layer.1.**.query)")
-    prefix, batch = find_prefix(model), tiny.make_batch(backbone("bert"))
+    batch = tiny.make_batch(backbone("bert"))
+    prefix = find_prefix(model, batch)
     assert str(prefix) == "layer 1"
     assert prefix is not None
     torch.testing.assert_close(prefix.resume(prefix.compute(dict(batch)), batch), model(**batch))
 
 
 def test_any_other_module_has_none() -> None:
-    assert find_prefix(nn.Linear(2, 2)) is None
+    assert find_prefix(nn.Linear(2, 2), {"input_ids": torch.ones(1, 2)}) is None

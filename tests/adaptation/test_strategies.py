@@ -104,6 +104,16 @@ def test_adapters_go_on_attention_and_feed_forward_and_nowhere_else(name: str, p
     assert trainable(model) == model.head_parameters | added
 
 
+@pytest.mark.parametrize("name", tiny.OTHERS)
+def test_the_feed_forward_layers_of_every_stack_are_known(name: str, backbone: Folders) -> None:
+    model = tiny.load_model(backbone(name))
+    ends = linears_in_layers(model, tiny.OTHERS[name].feed_forward)
+    feed_forward = {key for key in ends if "attention" not in key}
+    Bottleneck(size=3).apply(model)
+    assert feed_forward
+    assert wrapped_names(model) == feed_forward
+
+
 @pytest.mark.parametrize("strategy", ADAPTERS)
 def test_a_model_without_linear_layers_is_refused(strategy: Any, backbone: Folders) -> None:
     model = tiny.load_model(backbone("gpt2"))

@@ -35,6 +35,12 @@ def test_every_family_shows_its_last_layer(backbone: Callable[[str], Path], name
     assert torch.equal(tiny.logits_of(model, batch), before)
 
 
+def test_so_does_one_that_takes_no_mask_of_bools(backbone: Callable[[str], Path]) -> None:
+    model, batch = tiny.load_model(backbone("xlnet"), "mean"), tiny.make_batch(backbone("xlnet"))
+    number, weights = asked(model.network, batch)
+    assert (number, weights.shape[:2]) == (tiny.LAYERS, (len(tiny.CORPUS), tiny.HEADS))
+
+
 def test_fast_kernels_are_in_use_again_afterwards(backbone: Callable[[str], Path]) -> None:
     model = tiny.load_model(backbone("bert"))
     batch = tiny.make_batch(backbone("bert"))

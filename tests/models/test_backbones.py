@@ -54,6 +54,17 @@ def one_sentence(error: pytest.ExceptionInfo[BackboneError]) -> bool:
 @pytest.mark.parametrize("pooling", POOLINGS)
 @pytest.mark.parametrize("name", tiny.FAMILIES)
 def test_every_family_gives_logits_that_padding_does_not_change(name: str, pooling: str, backbone: Folders) -> None:
+    check_padding(name, pooling, backbone)
+
+
+@pytest.mark.parametrize(
+    ("name", "pooling"), [("bart", "model"), ("t5", "model"), ("xlnet", "mean"), ("xlnet", "first")]
+)
+def test_so_do_families_with_a_decoder_or_with_relative_positions(name: str, pooling: str, backbone: Folders) -> None:
+    check_padding(name, pooling, backbone)
+
+
+def check_padding(name: str, pooling: str, backbone: Folders) -> None:
     model = tiny.load_model(backbone(name), pooling)
     together = tiny.logits_of(model, tiny.make_batch(backbone(name)))
     assert together.shape == (len(tiny.CORPUS), len(tiny.LABELS))
@@ -63,6 +74,12 @@ def test_every_family_gives_logits_that_padding_does_not_change(name: str, pooli
     for row, text in enumerate(tiny.CORPUS):
         alone = tiny.logits_of(model, tiny.make_batch(backbone(name), (text,)))
         torch.testing.assert_close(alone[0], together[row], atol=1e-5, rtol=0)
+
+
+def test_a_head_that_reads_the_last_position_of_a_batch_is_refused(backbone: Folders) -> None:
+    with pytest.raises(BackboneError, match=r"head of xlnet, .* which is padding after a shorter text; use") as error:
+        tiny.load_model(backbone("xlnet"))
+    assert one_sentence(error)
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)

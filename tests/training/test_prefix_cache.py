@@ -62,7 +62,7 @@ def table() -> FeatureTable:
 def make_prefix(folder: Path, strategy: str) -> Prefix:
     model = tiny.load_model(folder, "mean")
     make_strategy(parse_strategy(strategy)).apply(model)
-    prefix = find_prefix(model)
+    prefix = find_prefix(model, tiny.make_batch(folder))
     assert prefix is not None
     return prefix
 

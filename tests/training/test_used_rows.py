@@ -41,6 +41,13 @@ class Words(nn.Module):
         return scores
 
 
+class Unnamed(Words):
+    """As transformers has it of CANINE, which looks characters up in several tables."""
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        raise NotImplementedError
+
+
 @contextmanager
 def plain(model: nn.Module, tables: list[FeatureTable]) -> Iterator[None]:
     yield
@@ -99,8 +106,9 @@ def test_padding_counts_as_read() -> None:
         Words(sparse=True),
         Words(scale_grad_by_freq=True),
         nn.Linear(2, 2),
+        Unnamed(),
     ],
-    ids=["tied", "frozen", "sparse", "by frequency", "no words"],
+    ids=["tied", "frozen", "sparse", "by frequency", "no words", "not named"],
 )
 def test_what_it_cannot_serve_is_left_as_it_is(model: nn.Module) -> None:
     before = dict(model.named_parameters())

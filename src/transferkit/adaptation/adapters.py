@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from transferkit.adaptation.freezing import is_adapter, linears_outside_head
 from transferkit.adaptation.patterns import select
@@ -26,6 +26,17 @@ class AdapterLayer(nn.Module, ABC):
     def __init__(self, base: nn.Linear) -> None:
         super().__init__()
         self.base = base
+
+    # T5 and others read the precision of a layer off its weight before they call it.
+    @property
+    def weight(self) -> Tensor:
+        """That of `base` [out, in], without the addition."""
+        return self.base.weight
+
+    @property
+    def bias(self) -> Tensor | None:
+        """That of `base` [out], if it has one."""
+        return self.base.bias
 
     @abstractmethod
     def merged(self) -> nn.Linear:
@@ -169,7 +180,7 @@ def _original_head(model: nn.Module) -> Iterator[None]:
 
 
 @torch.no_grad()
-def _copy(pairs: Sequence[tuple[nn.Parameter, torch.Tensor]]) -> None:
+def _copy(pairs: Sequence[tuple[nn.Parameter, Tensor]]) -> None:
     for parameter, values in pairs:
         parameter.copy_(values)
 

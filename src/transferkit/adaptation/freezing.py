@@ -15,7 +15,10 @@ FEED_FORWARD = (
     "albert_layers.*.ffn", "albert_layers.*.ffn_output",  # ALBERT
     "mlp.Wi", "mlp.Wo",  # ModernBERT
     "linear1", "linear2",  # torch.nn.TransformerEncoderLayer
-    "fc1", "fc2",
+    "fc1", "fc2",  # BART
+    "DenseReluDense.wi*", "DenseReluDense.wo",  # T5
+    "ff.layer_1", "ff.layer_2",  # XLNet
+    "ffn.linear_1", "ffn.linear_2",  # Funnel
     "network.hidden",  # the averaging classifier
 )  # fmt: skip
 

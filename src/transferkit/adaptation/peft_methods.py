@@ -165,19 +165,31 @@ def _encoder_path(model: nn.Module) -> str:
     return f"network.{prefix}" if prefix and hasattr(model.network, prefix) else "network"
 
 
-def _try_out(model: nn.Module, new: list[nn.Parameter]) -> bool:
+def _try_out(model: TextClassifier, new: list[nn.Parameter]) -> bool:
     """Two short texts through the model: some methods are accepted first and fail in use.
 
     Returns:
         whether the logits depend on any of the parameters `new`.
     """
-    mask = torch.tensor([[True, True, True, True], [True, True, False, False]])
     with torch.enable_grad():
-        logits = model(input_ids=mask.long(), attention_mask=mask)
+        logits = model(**_short_texts(model.network.config))
         if not new:
             return False
         gradients = torch.autograd.grad(logits.sum(), new, allow_unused=True)
     return any(gradient is not None for gradient in gradients)
+
+
+def _short_texts(architecture: Any) -> dict[str, torch.Tensor]:
+    """A text of four tokens and one of two: ids and mask [2, 4].
+
+    Of an encoder-decoder each ends with <eos> and has no other one: it reads its answer there.
+    """
+    mask = torch.tensor([[True, True, True, True], [True, True, False, False]])
+    end = architecture.eos_token_id if architecture.is_encoder_decoder else None
+    ids = torch.full(mask.shape, 2 if end == 1 else 1)
+    if end is not None:
+        ids[torch.arange(2), mask.sum(1) - 1] = end
+    return {"input_ids": ids, "attention_mask": mask}
 
 
 def _prompt_sizes(encoder: Any, kind: Any) -> dict[str, Any]:

@@ -85,10 +85,15 @@ class Prefix:
                 vars(layer).pop("forward", None)
 
 
-def find_prefix(model: nn.Module) -> Prefix | None:
+def find_prefix(model: nn.Module, row: dict[str, Tensor]) -> Prefix | None:
     """The largest lower part of `model` in which nothing trains; None where there is none, or none that is known.
 
     What does not train has to be in eval mode in training too, as `set_training_mode` has it.
+
+    Args:
+        model: any; only a `TextClassifier` can have one.
+        row: a batch without labels, on which the layers are watched. Some families take no text that has too few
+            tokens, or no <eos>, so it is a real one.
     """
     if not isinstance(model, TextClassifier):
         return None
@@ -102,7 +107,7 @@ def find_prefix(model: nn.Module) -> Prefix | None:
         return None
     numbers = [re.match(rf"{re.escape(stack)}\.(\d+)\.", name) for name in trainable]
     outside = {name for name, number in zip(trainable, numbers, strict=True) if number is None}
-    if outside - model.head_parameters or not _is_row_of_layers(model):
+    if outside - model.head_parameters or not _is_row_of_layers(model, row):
         return None
     depth = min((int(number[1]) for number in numbers if number), default=len(_layers(model)))
     return Prefix(model, depth) if depth else None
@@ -120,16 +125,19 @@ def _layers(model: TextClassifier) -> list[nn.Module]:
 
 
 @torch.no_grad()
-def _is_row_of_layers(model: TextClassifier) -> bool:
-    """Whether each layer is called once, one after the other, and answers with one tensor of hidden states."""
+def _is_row_of_layers(model: TextClassifier, row: dict[str, Tensor]) -> bool:
+    """Whether each layer is called once, one after the other, and answers with one tensor [rows, length, width]."""
     calls: list[tuple[int, bool]] = []
+
+    def is_states(output: Any) -> bool:
+        return isinstance(output, Tensor) and output.shape[:2] == row["input_ids"].shape
+
     hooks = [
-        layer.register_forward_hook(lambda _, __, output, i=i: calls.append((i, isinstance(output, Tensor))))
+        layer.register_forward_hook(lambda _, __, output, i=i: calls.append((i, is_states(output))))
         for i, layer in enumerate(_layers(model))
     ]
     try:
-        ids = torch.ones((1, 2), dtype=torch.int64)
-        model(input_ids=ids, attention_mask=torch.ones_like(ids, dtype=torch.bool))
+        model(**row)
     finally:
         for hook in hooks:
             hook.remove()

@@ -47,7 +47,7 @@ class AveragingEncoder(PreTrainedModel):  # type: ignore[misc]
         return self.embedding
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, **_: Any) -> BaseModelOutput:
-        """ids int64 and mask bool, True on real tokens, each [rows, length]."""
+        """ids and mask, 1 or True on real tokens, each [rows, length]."""
         hidden = torch.relu(self.hidden(pool_mean(self.embedding(input_ids), attention_mask)))
         return BaseModelOutput(hidden.unsqueeze(1).expand(-1, input_ids.shape[1], -1))
 

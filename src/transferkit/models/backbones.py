@@ -25,7 +25,7 @@ HEAD_FILE = "head.safetensors"
 
 
 def pool_mean(hidden: Tensor, attention_mask: Tensor) -> Tensor:
-    """The mean over real tokens: hidden [rows, length, width], mask bool [rows, length] -> [rows, width].
+    """The mean over real tokens: hidden [rows, length, width], mask [rows, length] -> [rows, width].
 
     Reimers and Gurevych 2019, Sentence-BERT, section 3.
     """
@@ -60,6 +60,7 @@ class TextClassifier(nn.Module):
     def __init__(self, network: PreTrainedModel, pooling: Pooling, head: nn.Module | None, new: set[str]) -> None:
         super().__init__()
         self.network = network
+        network.register_forward_pre_hook(_with_whole_mask, with_kwargs=True)
         self.head = head
         self.pooling: Pooling = pooling
         self.head_parameters = frozenset(name for name, _ in self.named_parameters() if _is_new(name, new))
@@ -88,6 +89,12 @@ class TextClassifier(nn.Module):
         return digest.hexdigest()
 
 
+def _with_whole_mask(_: nn.Module, args: Any, features: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Called before a network: the mask as int64, as tokenizers of transformers have it; XLNet subtracts it from 1."""
+    mask = features.get("attention_mask")
+    return args, features if mask is None else features | {"attention_mask": mask.long()}
+
+
 def _is_new(name: str, new: set[str]) -> bool:
     return name.startswith("head.") or name in new
 
@@ -106,7 +113,7 @@ def load_classifier(
 
     Raises:
         BackboneError: the folder's architecture is unknown, needs its own code, lacks weights, does not take
-            text alone, or has no classification head of its own where one was asked for.
+            text alone, or has no classification head of its own that reads texts with padding where one was asked for.
     """
     from safetensors import SafetensorError
 
@@ -125,6 +132,7 @@ def load_classifier(
         raise BackboneError(f"The model in {files.folder} cannot be loaded: {_brief(error)}") from None
     new = _new_parameters(network, info, files.name)
     if pooling == "model":
+        _check_last_position(network, files.name)
         model = TextClassifier(network, pooling, None, new)
     else:
         if getattr(network, "pooler", None) is not None:
@@ -274,6 +282,15 @@ def _new_parameters(network: Any, info: dict[str, Any], name: str) -> set[str]:
             f"says, such as {lost[0]}."
         )
     return {f"network.{key}" for key in missing | outside}
+
+
+def _check_last_position(network: Any, name: str) -> None:
+    """Refuse a head that takes for the end of a text what is padding here; XLNet's own tokenizer pads on the left."""
+    if getattr(getattr(network, "sequence_summary", None), "summary_type", None) == "last":
+        raise BackboneError(
+            f"The own head of {network.config.model_type}, the family of {name}, reads the last position of a batch, "
+            "which is padding after a shorter text; use --head-pooling mean or first."
+        )
 
 
 def _brief(error: Exception) -> str:

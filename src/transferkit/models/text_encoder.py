@@ -58,7 +58,7 @@ class TextEncoder(PreTrainedModel):  # type: ignore[misc]
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, output_attentions: bool = False, **_: Any
     ) -> BaseModelOutput:
-        """ids int64 and mask bool, True on real tokens, each [rows, length].
+        """ids and mask, 1 or True on real tokens, each [rows, length].
 
         Where they are asked for, as transformers asks, the outcome has the attention weights of each layer too.
         """

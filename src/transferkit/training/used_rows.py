@@ -63,7 +63,11 @@ def used_rows(model: nn.Module, tables: Sequence[FeatureTable]) -> Iterator[None
 def _token_embedding(model: nn.Module) -> nn.Embedding | None:
     """The plain embedding of tokens that trains and is nobody else's."""
     find = getattr(getattr(model, "network", model), "get_input_embeddings", None)
-    embedding = find() if find else None
+    try:
+        embedding = find() if find else None
+    except NotImplementedError:
+        # So transformers has it of CANINE, which looks characters up in several tables.
+        return None
     if type(embedding) is not nn.Embedding or not embedding.weight.requires_grad:
         return None
     owners = [module for module in model.modules() if any(p is embedding.weight for p in module.parameters(False))]
