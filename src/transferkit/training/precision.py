@@ -25,8 +25,8 @@ Batch = dict[str, Tensor]
 
 # bf16 keeps 8 bits of mantissa: it has to be clearly faster to be worth them.
 WORTHWHILE_RATIO = 1.3
-# The longest the measuring may take, and the work of one timed step, such that the candidates fit into it. Twice the work
-# takes 50 MB more, which is then the most that a linear probe takes at all.
+# The longest the measuring may take, and the work of one timed step, such that the candidates fit into it. Twice the
+# work takes 50 MB more, which is then the most that a linear probe takes at all.
 BUDGET_SECONDS = 3.0
 STEP_FLOP = 20e9
 # Of fewer tokens a step says little of a long one.
