@@ -37,8 +37,8 @@ def compare_config(recipe: Path | None, options: Mapping[str, Any], assignments:
     Raises:
         ConfigError: a setting is unknown, has a value out of range, or has no effect.
     """
-    settings = read_recipe(recipe) if recipe is not None else {}
-    return _comparison(settings, _where(recipe), options, [parse_assignment(text) for text in assignments])
+    settings, where = _read(recipe)
+    return _comparison(settings, where, options, [parse_assignment(text) for text in assignments])
 
 
 def run_config(recipe: Path | None, options: Mapping[str, Any], assignments: Sequence[str]) -> RunConfig:
@@ -47,8 +47,7 @@ def run_config(recipe: Path | None, options: Mapping[str, Any], assignments: Seq
     Raises:
         ConfigError: as for `compare_config`, or there are several strategies or seeds, and none is named.
     """
-    where = _where(recipe)
-    settings = read_recipe(recipe) if recipe is not None else {}
+    settings, where = _read(recipe)
     for one, several in _SEVERAL.items():
         if one in settings and several in settings:
             raise ConfigError(f"{where} has both {one} and {several}; leave one of them out.")
@@ -68,9 +67,9 @@ def run_config(recipe: Path | None, options: Mapping[str, Any], assignments: Seq
     return run
 
 
-def _where(recipe: Path | None) -> str:
-    """What messages call the settings."""
-    return str(recipe) if recipe is not None else "settings"
+def _read(recipe: Path | None) -> tuple[dict[str, Any], str]:
+    """The settings of the recipe, if there is one, and what messages call them."""
+    return (read_recipe(recipe), str(recipe)) if recipe is not None else ({}, "settings")
 
 
 def _of_several(keys: list[str], value: Any) -> tuple[list[str], Any]:
@@ -108,7 +107,7 @@ def pretrain_config(recipe: Path | None, options: Mapping[str, Any], assignments
     Raises:
         ConfigError: a setting is unknown, has a value out of range, or has no effect; there are no vectors.
     """
-    settings = read_recipe(recipe) if recipe is not None else {}
+    settings, where = _read(recipe)
     for path, value in options.items():
         if value is not None:
             assign(settings, path.split("."), value)
@@ -117,7 +116,7 @@ def pretrain_config(recipe: Path | None, options: Mapping[str, Any], assignments
     encoder = settings.get("encoder", {})
     if isinstance(encoder, dict) and "vectors" not in encoder:
         raise ConfigError("--vectors is missing: name a file of word vectors, or minilm for those of that backbone.")
-    return build(PretrainConfig, settings, _where(recipe))
+    return build(PretrainConfig, settings, where)
 
 
 def task_of(recipe: Path | None, asked: str | None) -> str:
@@ -143,7 +142,7 @@ def translation_config(
     Raises:
         ConfigError: a setting is unknown, has a value out of range, or has no effect.
     """
-    settings = read_recipe(recipe) if recipe is not None else {}
+    settings, where = _read(recipe)
     for path, value in options.items():
         if value is None:
             continue
@@ -154,7 +153,7 @@ def translation_config(
         assign(settings, place.split("."), value)
     for text in assignments:
         assign(settings, *parse_assignment(text))
-    return build(TranslationConfig, settings, _where(recipe))
+    return build(TranslationConfig, settings, where)
 
 
 def _fields(config: type[BaseModel], section: str) -> set[str]:
