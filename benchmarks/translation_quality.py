@@ -47,13 +47,13 @@ DIFFERENCES = [
 ]
 
 
-def ours(splits: dict[str, Pairs], tokenizers: Path, epochs: int) -> dict[str, Any]:
-    """Train as the library does by itself, validation and checkpoints included."""
+def ours(splits: dict[str, Pairs], tokenizers: Path, epochs: int, run: Path | None = None) -> dict[str, Any]:
+    """Train as the library does by itself, validation and checkpoints included; the run is kept where one is named."""
     with TemporaryDirectory() as scratch:
         folder = Path(scratch)
         config = translation.configuration(splits, folder, tokenizers, translation.MODEL, epochs=epochs)
         greedy = config.model_copy(update={"decoding": config.decoding.model_copy(update={"beams": 1})})
-        result = transferkit.train(greedy, folder / "run")
+        result = transferkit.train(greedy, run or folder / "run")
     assert result.translation is not None, "a translation that was not stopped has scores"
     return _side(result.train_seconds, epochs, result.total_parameters, result.translation)
 
@@ -108,7 +108,7 @@ def main(arguments: list[str] | None = None) -> None:
     quiet_libraries()
     with TemporaryDirectory() as scratch:
         splits, tokenizer = prepared(translation.pairs(options.test), options.rows, Path(scratch))
-        found = {OURS: ours(splits, Path(scratch), options.epochs)}
+        found = {OURS: ours(splits, Path(scratch), options.epochs, options.run)}
         harness.say(f"{OURS}: {found[OURS]['scores']}")
         found[PEER] = peer(splits, tokenizer, found[OURS]["train_seconds"])
     work = {"data": translation.DATA, "rows": len(splits["train"]), "epochs": options.epochs}
@@ -126,6 +126,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--rows", type=int, help="of training; all unless said")
     parser.add_argument("--test", type=int, default=1000, help="rows to translate")
     parser.add_argument("--epochs", type=int, default=5, help="of TransferKit, whose seconds are the budget")
+    parser.add_argument("--run", type=Path, help="where TransferKit's is kept, for benchmarks.decoding")
     return parser.parse_args(arguments)
 
 
