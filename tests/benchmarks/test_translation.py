@@ -15,6 +15,7 @@ from torch import nn
 from benchmarks import data, decoding, harness, results_table, translation, translation_quality, translation_training
 from transferkit.config import TranslatorConfig
 from transferkit.generation.ctranslate2 import ctranslate2, export_ctranslate2
+from transferkit.inference.translation import load_translator
 from transferkit.models.lean_translator import LeanTranslator
 from transferkit.models.translator import build_translator
 from transferkit.tokenization.parallel import Tokenizers
@@ -103,12 +104,14 @@ def test_both_sides_are_trained_and_scored_on_the_same_rows(tmp_path: Path, monk
     sizes = SIZES.model_copy(update={"pre_norm": True})
     monkeypatch.setattr(translation, "MODEL", sizes)
     monkeypatch.setattr(translation_training, "MODEL", SIZES)
-    translation_quality.main(["--test", "4", "--epochs", "1", "--out", str(tmp_path)])
+    kept = tmp_path / "run"
+    translation_quality.main(["--test", "4", "--epochs", "1", "--run", str(kept), "--out", str(tmp_path)])
     result = json.loads((tmp_path / "translation_quality-help-en-it.json").read_text(encoding="utf-8"))
     ours, peer = result["budget"]["transferkit"], result["budget"]["peer"]
     assert ours["test_rows"] == peer["test_rows"] == 4
     assert ours["parameters"] == pytest.approx(peer["parameters"], rel=0.2)
     assert ours["signatures"] == peer["signatures"]
+    assert sum(weights.numel() for weights in load_translator(kept).model.parameters()) == ours["parameters"]
     assert any("0.001; Marian has them after it, and 0.0008" in one for one in result["differences"])
     assert "| help-en-it, 4 sentences | Marian, Seq2SeqTrainer |" in results_table.render([result])
 

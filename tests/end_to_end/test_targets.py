@@ -39,9 +39,9 @@ def shared_data() -> Path:
 
 
 def playbook(
-    recipe: str, folder: Path, pretraining: dict[str, object], strategies: tuple[str, ...] = ()
+    recipe: str, folder: Path, pretraining: dict[str, object], other: StrategySpec | None = None
 ) -> dict[str, StrategySummary]:
-    """Pre-train on news, adapt to IMDB as the recipe does, in all its ways unless some are named; by strategy."""
+    """Pre-train on news, adapt to IMDB as the recipe does, or in full and in another way; summaries by strategy."""
     data = shared_data()
     news = {"data.source": str(data / "ag_news" / "train_subset_8000.csv"), "encoder.freeze_vectors": True}
     transferkit.pretrain(pretrain_config(None, news | pretraining, []), folder / "news")
@@ -51,9 +51,9 @@ def playbook(
         "backbone.name": str(folder / "news"),
     }
     config = compare_config(RECIPES / f"{recipe}.yaml", reviews, [])
-    if strategies:
-        kept = tuple(spec for spec in config.strategies if spec.name in strategies)
-        config = config.model_copy(update={"strategies": kept})
+    if other:
+        full = next(spec for spec in config.strategies if spec.name == "full")
+        config = config.model_copy(update={"strategies": (full, other)})
     summaries = transferkit.compare(config, folder / "out").summaries
     return {StrategySpec.name_of(summary.strategy): summary for summary in summaries}
 
@@ -71,11 +71,13 @@ def test_an_averaging_classifier_gains_by_lora(tmp_path: Path) -> None:
 def test_a_bottleneck_comes_near_full_in_the_playbook(tmp_path: Path) -> None:
     news: dict[str, object] = {"encoder.vectors": "minilm", "encoder.heads": 6}
     news |= {"training.epochs": 2, "training.learning_rate": 5e-4}
-    found = playbook("ag-news-to-imdb", tmp_path, news, ("full", "bottleneck"))
+    linears = ["query", "key", "value", "output", "linear1", "linear2"]
+    options = {"targets": linears, "size": 24, "learning_rate": 3e-3, "epochs": 5}
+    found = playbook("ag-news-to-imdb", tmp_path, news, StrategySpec(name="bottleneck", options=options))
     full, bottleneck = found["full"], found["bottleneck"]
     assert full.accuracy_mean >= 0.86
-    # Published: 0.4 points behind; seen here: 1.2.
-    assert bottleneck.accuracy_mean >= full.accuracy_mean - 0.02
+    # Published: 0.4 points behind; seen here: 0.7.
+    assert bottleneck.accuracy_mean >= full.accuracy_mean - 0.01
     assert bottleneck.trainable_parameters < 0.2 * full.trainable_parameters
 
 
