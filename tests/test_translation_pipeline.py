@@ -183,6 +183,18 @@ def test_the_attention_of_the_first_example_is_kept(run: Path, tmp_path: Path) -
         read_retraced(tmp_path / "damaged")
 
 
+def test_a_long_sentence_is_not_drawn_where_there_is_a_shorter_one(
+    pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transferkit.translation_pipeline.MOST_TOKENS", 8)
+    rows = ["en\tit", "he sees the red cat the red cat\tlui vede", "the cat\til gatto", "the dog he sees\til cane"]
+    (tmp_path / "test.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    asked = config(pairs, epochs=1)
+    data = asked.data.model_copy(update={"test": str(tmp_path / "test.tsv")})
+    transferkit.train(asked.model_copy(update={"data": data}), tmp_path / "run")
+    assert read_retraced(tmp_path / "run" / "attention.safetensors").source == ("the", "cat", "[EOS]")
+
+
 def test_the_same_seed_gives_the_same_weights(pairs: Path, run: Path, tmp_path: Path) -> None:
     transferkit.train(config(pairs), tmp_path / "again")
     weights = [load_file(one / "model" / "translator.safetensors") for one in (run, tmp_path / "again")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,14 +22,14 @@ from transferkit.data.batching import IGNORE_INDEX, TokenBudgetSampler
 from transferkit.data.parallel import ParallelData, prepare_parallel
 from transferkit.data.parallel_batching import ParallelTable
 from transferkit.data.rows import counted
-from transferkit.environment import PeakMemory, describe, quiet_libraries, release_memory
+from transferkit.environment import PeakMemory, describe, quiet_libraries, release_memory, whole_file
 from transferkit.errors import ConfigError
 from transferkit.evaluation.results import ParallelFacts, RunResult
 from transferkit.evaluation.translation import corpus_metrics, score, side_by_side
 from transferkit.formatting import percent
 from transferkit.generation.batches import Decoding, decode_all
 from transferkit.generation.decoding import Bounds, Hypothesis
-from transferkit.generation.retrace import retrace, save_retraced
+from transferkit.generation.retrace import Retraced, retrace, save_retraced
 from transferkit.models.lean_translator import LeanTranslator
 from transferkit.models.translator import KINDS, Translator, build_translator
 from transferkit.pipeline import trained
@@ -48,6 +48,8 @@ ADAM = Adam(betas=(0.9, 0.98), eps=1e-9)
 LABEL = "translator"
 # The exponential of more is too large for a number.
 MOST_NATS = 700
+# Of a source whose attention is drawn: a picture has the square of it, for every head.
+MOST_TOKENS = 40
 
 
 @dataclass(frozen=True)
@@ -214,7 +216,7 @@ def _plan(config: TranslationConfig, compute: Compute) -> Plan:
 
 @dataclass(frozen=True)
 class _Validator:
-    """What an epoch is worth: loss in nats a word, perplexity, and the scores of greedy translations."""
+    """What an epoch is worth: loss in nats a token, perplexity, and the scores of greedy translations."""
 
     config: TranslationConfig
     job: TranslationJob
@@ -233,14 +235,13 @@ class _Validator:
             **corpus_metrics(translations, texts["target"]),
         }
         examples = side_by_side(texts["source"], texts["target"], translations, self.config.examples)
-        return Validation(scores, examples, self._attentions(model, targets[0]))
+        return Validation(scores, examples, self._attentions(model, targets))
 
-    def _attentions(self, model: Translator, target: Hypothesis) -> dict[str, npt.NDArray[np.float32]]:
-        """Of the first row, where someone is to see them."""
+    def _attentions(self, model: Translator, targets: Sequence[Hypothesis]) -> dict[str, npt.NDArray[np.float32]]:
+        """Of a row, where someone is to see them."""
         if not self.config.training.tensorboard:
             return {}
-        source = self.job.tables["validation"].sources[0].tolist()
-        seen = retrace(model, self.job.tokenizers, source, target.tokens, target.ended)
+        seen = _looked_into(model, self.job, "validation", targets)
         return {
             f"{kind}/layer {number}": layer[0].float().numpy()
             for kind in KINDS
@@ -250,16 +251,16 @@ class _Validator:
 
 @torch.inference_mode()
 def mean_loss(model: Translator, table: ParallelTable, max_tokens: int, compute: Compute, listener: Listener) -> float:
-    """Nats a word over all rows of a table, the true words before each given."""
-    total, words = 0.0, 0
+    """Nats a token over all rows of a table, the true tokens before each given."""
+    total, tokens = 0.0, 0
     for rows, batch in table.in_length_order(max_tokens):
         labels = batch.pop("labels")
         with autocast(compute):
             logits = model(**batch)
         total += float(cross_entropy(logits.flatten(0, 1), labels.flatten()))
-        words += int((labels != IGNORE_INDEX).sum())
+        tokens += int((labels != IGNORE_INDEX).sum())
         listener.advanced(len(rows))
-    return total / words
+    return total / tokens
 
 
 def _translate(
@@ -275,11 +276,19 @@ def _translate(
     return best, job.tokenizers.target.decode([one.tokens for one in best])
 
 
+def _looked_into(model: Translator, job: TranslationJob, split: str, targets: Sequence[Hypothesis]) -> Retraced:
+    """The first row of a split whose picture is not too large, or the shortest, with the target that it was given."""
+    sources = job.tables[split].sources
+    row = int(np.argmax(sources.lengths <= max(MOST_TOKENS, sources.lengths.min())))
+    target = targets[row]
+    return retrace(model, job.tokenizers, sources[row].tolist(), target.tokens, target.ended)
+
+
 def _with_scores(
     result: RunResult, model: Translator, config: TranslationConfig, job: TranslationJob, folder: Path,
     listener: Listener,
 ) -> RunResult:  # fmt: skip
-    """Translate the test rows in fp32, as `predict` does."""
+    """Translate the test rows in fp32, as `predict --precision fp32` does."""
     release_memory()
     start = time.perf_counter()
     decoding = Decoding(config.decoding.beams, config.decoding.length_penalty)
@@ -288,10 +297,7 @@ def _with_scores(
     texts = job.texts["test"]
     scores = score(translations, texts["target"], texts["source"], config.examples)
     if config.examples:
-        # Of the first example of the report.
-        source, target = job.tables["test"].sources[0].tolist(), targets[0]
-        shown = retrace(model, job.tokenizers, source, target.tokens, target.ended)
-        save_retraced(folder / run_folder.ATTENTION_FILE, shown)
+        save_retraced(folder / run_folder.ATTENTION_FILE, _looked_into(model, job, "test", targets))
     return result.model_copy(
         update={
             "evaluate_seconds": time.perf_counter() - start,
@@ -325,4 +331,5 @@ def _save_model(folder: Path, model: Translator) -> None:
     (folder / "model").mkdir(exist_ok=True)
     # What is tied is written once.
     tensors = {name: parameter.detach().contiguous() for name, parameter in model.named_parameters()}
-    save_file(tensors, folder / "model" / run_folder.TRANSLATOR_FILE)
+    with whole_file(folder / "model" / run_folder.TRANSLATOR_FILE) as partial:
+        save_file(tensors, partial)

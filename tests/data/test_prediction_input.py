@@ -119,6 +119,7 @@ def test_a_row_without_text_is_refused_with_its_line(tmp_path: Path) -> None:
     path.write_text('text,id\n"two\nlines",1\n ,2\n')
     with pytest.raises(DataError, match="line 4: the column 'text' is empty"):
         list(iter_texts(path, is_pair=False))
+    assert [texts for _, texts in next(iter_texts(path, is_pair=False, may_be_empty=True))] == [("two\nlines",), (" ",)]
 
 
 def test_mistakes_of_path_and_options(tmp_path: Path) -> None:

@@ -163,6 +163,13 @@ def test_a_file_is_translated_in_its_order(run: Run, trained: Path, tmp_path: Pa
     assert "is a folder; name a file" in answer.err
 
 
+def test_a_row_without_a_text_has_an_empty_translation(run: Run, trained: Path, tmp_path: Path) -> None:
+    source = tmp_path / "in.csv"
+    source.write_text("id,en\n1,\n2,five white wine\n", encoding="utf-8")
+    answer = run("predict", trained, "--file", source)
+    assert [row["translation"] for row in csv.DictReader(answer.out.splitlines())] == ["", "cinque vino bianco"]
+
+
 @pytest.mark.parametrize(
     ("column", "options", "code"),
     [("translation", [], 2), ("translation", ["--json"], 2), ("ended", ["--json"], 2), ("ended", [], 0)],

@@ -39,5 +39,6 @@ def test_intervals_stay_between_0_and_100(right: int) -> None:
 
 
 def test_no_more_examples_than_rows() -> None:
-    assert len(side_by_side(SOURCES[:2], REFERENCES[:2], TRANSLATIONS[:2], 5)) == 2
+    few = side_by_side(SOURCES[:2], REFERENCES[:2], TRANSLATIONS[:2], 5)
+    assert [one.source for one in few] == SOURCES[:2]
     assert side_by_side(SOURCES, REFERENCES, TRANSLATIONS, 0) == ()

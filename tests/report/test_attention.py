@@ -80,13 +80,18 @@ def test_all_heads_of_a_layer_are_in_one_picture(known: AttentionMap) -> None:
     assert "head 2 gives its strongest key 75.0\u00a0% on average" in root.attrib["aria-label"]
 
 
-def test_many_heads_stand_in_rows_and_nothing_stands_outside(attentions: Attentions) -> None:
-    root = ElementTree.fromstring(layer_picture(attention_map(attentions, "cross", 1, SOURCE, TARGET, row=1)).markup)
+# A sentence of so many tokens leaves no room for a second head beside the first.
+@pytest.mark.parametrize(("keys", "lines"), [(3, 2), (50, 6)])
+def test_many_heads_stand_in_rows_and_nothing_stands_outside(keys: int, lines: int) -> None:
+    weights = np.full((6, 2, keys), 1 / keys, np.float32)
+    shown = AttentionMap("Target to source, layer 1", TARGET, ["a"] * keys, weights)
+    root = ElementTree.fromstring(layer_picture(shown).markup)
     width, height = (float(root.attrib[name]) for name in ("width", "height"))
     grounds = [element for element in root.iter(f"{SVG}rect") if element.attrib.get("class") == "ground"]
     corners = [(float(ground.attrib["x"]), float(ground.attrib["y"])) for ground in grounds]
     assert len(set(corners)) == 6
-    assert len({y for _, y in corners}) == 2
+    assert len({y for _, y in corners}) == lines
+    assert [text for text in texts(root) if text and text.startswith("head")] == [f"head {n}" for n in range(1, 7)]
     for ground, (x, y) in zip(grounds, corners, strict=True):
         assert x + float(ground.attrib["width"]) <= width
         assert y + float(ground.attrib["height"]) <= height

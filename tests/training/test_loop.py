@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from accelerate.state import AcceleratorState, PartialState
 from torch import Tensor, nn
 
 from transferkit.data.batching import FeatureTable
@@ -30,6 +32,15 @@ PLAN = Plan(
     compute=Compute(), frozen_dropout=False, seed=0,
 )  # fmt: skip
 TASK = Classification(("even", "odd"))
+
+
+@pytest.fixture
+def other_device(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A machine whose first device is no processor."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    monkeypatch.setattr(PartialState, "default_device", property(lambda _: torch.device("meta")))
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 class Bag(nn.Module):
@@ -251,3 +262,21 @@ def test_a_tie_goes_to_the_lower_loss(tmp_path: Path) -> None:
     equal = [record for record in outcome.epochs if record.metrics["accuracy"] == best.metrics["accuracy"]]
     assert best.validation_loss == min(record.validation_loss for record in equal)
     assert isinstance(best, EpochRecord)
+
+
+@pytest.mark.usefixtures("other_device")
+def test_it_trains_on_the_processor_wherever_it_is(tmp_path: Path) -> None:
+    model, _ = train(tmp_path)
+    assert {parameter.device.type for parameter in model.parameters()} == {"cpu"}
+
+
+def test_an_epoch_is_recorded_with_the_rate_of_its_last_step(tmp_path: Path) -> None:
+    heard: dict[int, float] = {}
+
+    class Ear(Listener):
+        def stepped(self, step: int, loss: float, learning_rate: float) -> None:
+            heard[step] = learning_rate
+
+    _, outcome = train(tmp_path, listener=Ear(), epochs=5, batch_size=32)
+    last = outcome.epochs[-1]
+    assert last.learning_rate == heard[last.step] > 0

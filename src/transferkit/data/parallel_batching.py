@@ -19,8 +19,8 @@ class ParallelTable(torch.utils.data.Dataset[dict[str, Tensor]]):
     """Sources and targets as ids, each with its end token, ready to be collated.
 
     A batch holds `source` int64 [rows, S], `source_mask` bool [rows, S] with True on real tokens, `target` int64
-    [rows, T], which is the start token and all of the target but its end, and `labels` [rows, T], the target itself
-    with `IGNORE_INDEX` for padding: at each position the word that comes next.
+    [rows, T], which is the start token and what stands before each of the labels, and `labels` [rows, T], the target
+    with its end and `IGNORE_INDEX` for padding: at each position the token that comes next.
     """
 
     sources: ListColumn
@@ -53,7 +53,8 @@ class ParallelTable(torch.utils.data.Dataset[dict[str, Tensor]]):
         index = np.asarray(rows)
         widths = [padded_length(column.lengths[index]) for column in (self.sources, self.targets)]
         labels = self.targets.padded(index, widths[1], IGNORE_INDEX)
-        target = labels.roll(1, dims=1).masked_fill_(labels.roll(1, dims=1) == IGNORE_INDEX, self.padding_id)
+        target = labels.roll(1, dims=1)
+        target.masked_fill_(target == IGNORE_INDEX, self.padding_id)
         target[:, 0] = self.start_id
         return {
             "source": self.sources.padded(index, widths[0], self.padding_id),

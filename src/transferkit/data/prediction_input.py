@@ -25,6 +25,7 @@ def iter_texts(
     path: str | Path,
     *,
     is_pair: bool,
+    may_be_empty: bool = False,
     named: Sequence[str] = (),
     usual: Sequence[str] = (),
     added: Sequence[str] = (),
@@ -38,6 +39,7 @@ def iter_texts(
     Args:
         path: the file.
         is_pair: whether two texts make a row.
+        may_be_empty: whether a row without a text is one all the same.
         named: the text column, or the two of a pair, as the user names them; they must be there.
         usual: the columns that the model was trained on, taken where nothing is named and the file has them.
         added: the columns that are written beside those of the file, which may have none of these names.
@@ -45,8 +47,8 @@ def iter_texts(
         batch_size: the most rows of a batch.
 
     Raises:
-        DataError: the file or a column is missing, a column has the name of an added one, or a row has no text; the
-            message names the column or the line.
+        DataError: the file or a column is missing, a column has the name of an added one, or a row lacks the text
+            that it needs; the message names the column or the line.
         ConfigError: an option says nothing about a file of this kind, or `named` are not one column for each text.
     """
     _check_number(named, 2 if is_pair else 1)
@@ -60,13 +62,18 @@ def iter_texts(
     _check_free(path, table.columns.column_names, added)
     texts = columns.find_texts(table, named or usual, is_pair=is_pair, named=bool(named), option="--column")
     _check_text(path, table.columns.schema, texts)
-    return _batches(path, chain([first], parts), texts, batch_size)
+    return _batches(path, chain([first], parts), texts, batch_size, may_be_empty)
 
 
-def _batches(path: Path, parts: Iterable[Chunk], texts: tuple[str, ...], size: int) -> Iterator[list[InputRow]]:
+def _batches(
+    path: Path, parts: Iterable[Chunk], texts: tuple[str, ...], size: int, may_be_empty: bool
+) -> Iterator[list[InputRow]]:
     for chunk in parts:
         for start in range(0, chunk.batch.num_rows, size):
-            yield _rows(path, chunk, start, size, texts)
+            rows = _rows(chunk, start, size)
+            if not may_be_empty:
+                _refuse_empty(path, chunk.starts[start : start + size], rows, texts)
+            yield [(row, tuple(row[name] for name in texts)) for row in rows]
 
 
 def _check_free(path: Path, names: Sequence[str], added: Sequence[str]) -> None:
@@ -91,17 +98,19 @@ def _check_number(named: Sequence[str], wanted: int) -> None:
         )
 
 
-def _rows(path: Path, chunk: Chunk, start: int, size: int, texts: tuple[str, ...]) -> list[InputRow]:
+def _rows(chunk: Chunk, start: int, size: int) -> list[dict[str, Any]]:
     nested = {field.name for field in chunk.batch.schema if pa.types.is_nested(field.type)}
-    rows = [
+    return [
         {name: _json(value) if name in nested else _text(value) for name, value in record.items()}
         for record in chunk.batch.slice(start, size).to_pylist()
     ]
-    for line, row in zip(chunk.starts[start : start + size], rows, strict=True):
+
+
+def _refuse_empty(path: Path, lines: Sequence[int], rows: Sequence[dict[str, Any]], texts: Sequence[str]) -> None:
+    for line, row in zip(lines, rows, strict=True):
         empty = next((name for name in texts if not row[name].strip()), None)
         if empty is not None:
             raise DataError(f"{path}, line {line}: the column {empty!r} is empty; give it a text or leave the row out.")
-    return [(row, tuple(row[name] for name in texts)) for row in rows]
 
 
 def _text(value: Any) -> str:

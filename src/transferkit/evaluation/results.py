@@ -229,10 +229,12 @@ class EpochRecord(Record):
 
     epoch: int
     step: int
-    learning_rate: float
+    learning_rate: float = Field(description="of the last step of the epoch")
     train_loss: float
     validation_loss: float = Field(description="of the validation rows, as the metrics are")
-    metrics: dict[str, float] = Field(description="classification: accuracy, f1_macro, mcc; translation: bleu, chrf")
+    metrics: dict[str, float] = Field(
+        description="classification: accuracy, f1_macro, mcc; translation: perplexity, bleu, chrf"
+    )
     seconds: float
     best: bool
     examples: tuple[Example, ...] = Field(

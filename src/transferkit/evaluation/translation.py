@@ -58,7 +58,8 @@ def side_by_side(
     sources: Sequence[str], references: Sequence[str], translations: Sequence[str], number: int
 ) -> tuple[TranslationExample, ...]:
     """Rows that lie evenly over the data, so that they are the same after each epoch."""
-    rows = [position * len(sources) // number for position in range(min(number, len(sources)))]
+    number = min(number, len(sources))
+    rows = [position * len(sources) // number for position in range(number)]
     return tuple(
         TranslationExample(source=sources[row], target=references[row], predicted=translations[row]) for row in rows
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 from transferkit import run_folder
 from transferkit.adaptation.adapters import merge
 from transferkit.adaptation.peft_format import export_peft
-from transferkit.errors import AdaptationError, DataError
+from transferkit.errors import AdaptationError, TransferKitError
 from transferkit.inference.predictor import Predictor
 from transferkit.models.backbones import HEAD_FILE
 
@@ -80,7 +80,7 @@ def export_to_ctranslate2(run: Path, folder: Path) -> str:
         predictor.tokenizers.save(partial / "tokenizer")
         try:
             texts = prepare_parallel(config.data).splits["test"][:COMPARED]["source"]
-        except DataError as error:
+        except TransferKitError as error:
             return f"It was not compared with the run, since the test rows cannot be read: {error}"
         return str(compare_ctranslate2(predictor.model, source, target, texts, partial, most))
 

@@ -23,13 +23,13 @@ from transferkit.inference.translation import Translated, TranslationStages, loa
 COLUMN = "translation"
 # In JSON alone.
 ENDED_COLUMN = "ended"
-# As many words of the source as are shown for each word of the target.
+# As many tokens of the source as are shown for each token of the target.
 _LOOKED_AT = 3
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What the user says of decoding; None and False leave it to the run."""
+    """What the user says of decoding; None leaves it to the run."""
 
     beam: int | None = None
     best: int = 1
@@ -122,10 +122,12 @@ def translate_file(
 ) -> None:  # fmt: skip
     """Write the rows of `source` with their translation, a batch at a time, in the order of the file.
 
+    The translation of a row without a text is empty.
+
     Raises:
         ConfigError: `choice` cannot be met, or has no effect.
         RunError: `out` is there already and is not to be overwritten.
-        DataError: the file cannot be read, has a column of a name that is added, or a row has no text.
+        DataError: the file cannot be read, or has a column of a name that is added.
     """
     from transferkit.data.prediction_input import iter_texts
     from transferkit.data.text_lines import FileOptions
@@ -136,7 +138,7 @@ def translate_file(
     decoding = choice.decoding(predictor.usual)
     added = (COLUMN, ENDED_COLUMN) if as_json else (COLUMN,)
     batches = iter_texts(
-        source, is_pair=False, named=columns, usual=predictor.record.data.languages[:1], added=added,
+        source, is_pair=False, may_be_empty=True, named=columns, usual=predictor.record.data.languages[:1], added=added,
         options=FileOptions(encoding, quoting),
     )  # fmt: skip
 

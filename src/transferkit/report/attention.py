@@ -88,7 +88,7 @@ def attention_map(
 def head_picture(shown: AttentionMap, head: int) -> Picture:
     """The map of one head, counted from 0, with the weight of a cell under the pointer."""
     weights = shown.weights[head]
-    sheet = _Sheet(shown, _CELL, _LETTERS, columns=1)
+    sheet = _Sheet(shown, _CELL, _LETTERS, heads=1, columns=1)
     parts = [*sheet.labels(0), *sheet.cells(0, weights, with_weights=True)]
     title = f"{shown.title}, head {head + 1}"
     spoken = [
@@ -102,7 +102,7 @@ def layer_picture(shown: AttentionMap) -> Picture:
     """The maps of all heads of the layer."""
     width = len(shown.keys) * _SMALL_CELL + _GAP
     columns = min(len(shown.weights), max(1, _WIDEST // width), 4)
-    sheet = _Sheet(shown, _SMALL_CELL, _SMALL_LETTERS, columns)
+    sheet = _Sheet(shown, _SMALL_CELL, _SMALL_LETTERS, len(shown.weights), columns)
     parts = []
     for head, weights in enumerate(shown.weights):
         parts += [*sheet.labels(head), *sheet.cells(head, weights), sheet.name(head)]
@@ -114,16 +114,15 @@ def layer_picture(shown: AttentionMap) -> Picture:
 
 
 class _Sheet:
-    """Where the maps of the heads stand: in rows of `columns`, with keys above and queries beside the outer ones."""
+    """Where the maps of so many heads stand: in rows of `columns`, keys above and queries beside the outer ones."""
 
-    def __init__(self, shown: AttentionMap, cell: int, letters: int, columns: int) -> None:
+    def __init__(self, shown: AttentionMap, cell: int, letters: int, heads: int, columns: int) -> None:
         self._cell, self._letters, self._columns = cell, letters, columns
         self._queries = [clip(token, _TOKEN_LETTERS) for token in shown.queries]
         self._keys = [clip(token, _TOKEN_LETTERS) for token in shown.keys]
         self._left, self._top = (
             max(map(len, tokens), default=0) * letters * _LETTER_WIDTH + 8 for tokens in (self._queries, self._keys)
         )
-        heads = len(shown.weights) if columns > 1 else 1
         self._name_height = 0 if heads == 1 else letters + 6
         self._width, self._height = len(self._keys) * cell, len(self._queries) * cell
         rows = -(-heads // columns)

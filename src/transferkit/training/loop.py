@@ -187,10 +187,11 @@ class _Run:
     def state_path(self) -> Path:
         return self.folder / "checkpoints" / "state.safetensors"
 
-    def learning_rate(self) -> float:
+    def learning_rate(self, step: int) -> float:
+        """Of a step, counted from 0."""
         plan = self.plan
         steps = -(-len(self.loader) // plan.accumulation) * plan.epochs
-        return plan.learning_rate * learning_rate_factor(self.state.step, steps, plan.warmup_ratio, plan.schedule)
+        return plan.learning_rate * learning_rate_factor(step, steps, plan.warmup_ratio, plan.schedule)
 
     def restore_random(self) -> None:
         """Called when the loader has drawn its number, as it does when an epoch begins."""
@@ -213,7 +214,8 @@ class _Run:
 def _begin(
     model: nn.Module, task: Task, train: Table, plan: Plan, folder: Path, listener: Listener, forward: Forward | None
 ) -> _Run:
-    accelerator = Accelerator()
+    # What is measured, kept to go on from and translated is the processor's: an accelerator would have half of a run.
+    accelerator = Accelerator(cpu=True)
     sampler = _sampler(train, plan)
     # The table collates whole batches itself.
     loader: Any = DataLoader(train, batch_sampler=sampler, collate_fn=lambda batch: batch)  # type: ignore[arg-type]
@@ -225,7 +227,7 @@ def _begin(
         run.state, random = restore_state(run.state_path, run.bare_model, run.optimizer)
         run.earlier_seconds = run.state.seconds
         write_epochs(folder / "metrics.jsonl", run.state.epochs)
-        listener.said(f"Going on in epoch {run.state.epoch}, after {run.state.step:,} steps.")
+        listener.said(f"Going on after {run.state.step:,} steps, {len(run.state.epochs)} of {plan.epochs} epochs.")
         if run.state.batches:
             run.random = random
         else:
@@ -276,7 +278,7 @@ def _end_epoch(run: _Run, validate: Validate) -> None:
     record = EpochRecord(
         epoch=state.epoch,
         step=state.step,
-        learning_rate=run.learning_rate(),
+        learning_rate=run.learning_rate(state.step - 1),
         train_loss=train_loss,
         validation_loss=scores["loss"],
         metrics={name: value for name, value in scores.items() if name != "loss"},
@@ -316,7 +318,7 @@ def _keep(run: _Run, record: EpochRecord) -> None:
 
 def _optimize(run: _Run, group: list[Batch]) -> tuple[Tensor, Tensor, float]:
     """One step of the optimizer on the batches of `group`; returns the loss sum, the weight sum and the rate."""
-    rate = run.learning_rate()
+    rate = run.learning_rate(run.state.step)
     for parameters in run.optimizer.param_groups:
         parameters["lr"] = rate
     weight = torch.stack([run.task.weight(batch["labels"]) for batch in group]).sum()
