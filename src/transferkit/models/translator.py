@@ -5,6 +5,7 @@ Shapes: B rows, S tokens of a source, T of a target, D width, V tokens of the ta
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -57,10 +58,9 @@ class Translator(nn.Module):
         self.projection = nn.Linear(shape.width, target_vocabulary, bias=not tied)
         self.tied = tied
         self.reset_parameters()
-        self.tie()
+        self._tie()
 
-    def tie(self) -> None:
-        """Make the matrices one, if they are to be, as loading may leave them apart: that of the source stays."""
+    def _tie(self) -> None:
         if self.tied:
             self.target_embedding.weight = self.projection.weight = self.source_embedding.weight
 
@@ -72,6 +72,21 @@ class Translator(nn.Module):
         if self.tied:
             # Times sqrt(D) in the embedding these are of size 1, and as a projection they start with logits of size 1.
             nn.init.normal_(self.source_embedding.weight, std=self.shape.width**-0.5)
+
+    def take(self, tensors: Mapping[str, Tensor]) -> None:
+        """Have these parameters, by name, what is tied once; the model may have been made on the device `meta`.
+
+        Raises:
+            RuntimeError: a name or a shape is not that of the model.
+        """
+        known = dict(self.named_parameters()).keys()
+        if strange := sorted(known ^ tensors.keys()):
+            raise RuntimeError(f"{strange[0]} is {'missing' if strange[0] in known else 'not known'}")
+        # Not strict, since the other names of what is tied are not among them.
+        self.load_state_dict(tensors, strict=False, assign=True)
+        self._tie()
+        # Computed, and so in no file.
+        self.positions = SinusoidalPositions(self.shape.width, self.shape.dropout)
 
     def encode(self, source: Tensor, source_mask: Tensor | None = None, weights: Weights | None = None) -> Tensor:
         """States [B, S, D] of source ids [B, S]; the mask is bool [B, S], True on real tokens."""
