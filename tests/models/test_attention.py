@@ -125,6 +125,20 @@ def test_masks_that_are_none_are_refused(layer: MultiHeadAttention, x: Tensor, m
         layer(x, x, mask)
 
 
+def test_a_query_that_may_look_at_nothing_gets_nan_by_products_and_zeros_by_the_kernel(
+    layer: MultiHeadAttention, x: Tensor
+) -> None:
+    nothing = torch.ones(LENGTH, LENGTH, dtype=torch.bool)
+    nothing[2] = False
+    by_products = layer(x, x, nothing)[0]
+    assert by_products[:, 2].isnan().all()
+    with torch.no_grad():
+        by_kernel = layer(x, x, nothing)[0]
+    torch.testing.assert_close(by_kernel[:, 2], layer.output.bias.expand(ROWS, WIDTH))
+    others = [0, 1, 3, 4]
+    torch.testing.assert_close(by_products[:, others], by_kernel[:, others], atol=1e-5, rtol=1e-5)
+
+
 def test_a_width_that_heads_cannot_share_is_refused() -> None:
     with pytest.raises(ValueError, match="A width of 10 cannot be divided among 3 heads"):
         MultiHeadAttention(10, 3)

@@ -39,7 +39,8 @@ class MultiHeadAttention(nn.Module):
         """Let x [B, Q, D] look at source [B, K, D]; the same tensor twice is self-attention.
 
         Returns:
-            the outcome [B, Q, D], and the weights [B, H, Q, K] if asked for.
+            the outcome [B, Q, D], and the weights [B, H, Q, K] if asked for. Of a query that may look at nothing the
+            products give NaN, and the fused kernel counts what it looks at as zeros.
 
         Raises:
             ValueError: the mask is not boolean, or does not broadcast.
