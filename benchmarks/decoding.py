@@ -30,7 +30,7 @@ from transferkit.config import Precision
 from transferkit.environment import quiet_libraries
 from transferkit.evaluation.translation import corpus_metrics
 from transferkit.generation.batches import Decoding, SourceBatch, decode_all, in_length_order, longest_target
-from transferkit.generation.ctranslate2 import Quantization, ctranslate2, export_ctranslate2, translated
+from transferkit.generation.ctranslate2 import Quantization, export_ctranslate2, library, translated
 from transferkit.generation.decoding import Bounds
 from transferkit.generation.workers import at_once
 from transferkit.inference.translation import TranslationPredictor, load_translator
@@ -122,7 +122,7 @@ def generated(model: Any, bounds: Bounds, padding: int, beams: int, sources: Ids
     return outputs
 
 
-def by_ctranslate2(setting: Setting, library: Any, sources: Ids, budget: int) -> Outputs:
+def by_ctranslate2(setting: Setting, translator: Any, sources: Ids, budget: int) -> Outputs:
     """CTranslate2's search, in batches of like lengths too, as many at once as TransferKit has."""
     outputs: Outputs = [()] * len(sources)
     source, target = setting.tokenizers.source, setting.tokenizers.target
@@ -130,7 +130,7 @@ def by_ctranslate2(setting: Setting, library: Any, sources: Ids, budget: int) ->
     def work(batch: SourceBatch) -> list[list[str]]:
         rows, ids, _ = batch
         tokens = [source.names(sources[row][:-1]) for row in rows]
-        return translated(library, tokens, longest(ids.shape[1]), setting.beams)
+        return translated(translator, tokens, longest(ids.shape[1]), setting.beams)
 
     batches = list(in_length_order(sources, setting.padding, budget // setting.beams))
     for (rows, *_), found in zip(batches, at_once(work, batches, len(batches)), strict=True):
@@ -272,13 +272,13 @@ def _searches(setting: Setting, predictor: TranslationPredictor, folder: Path) -
         twin = twin_of(setting.model, setting.tokenizers.target, sizes, 2 * translation.MAX_TOKENS)
         return partial(generated, twin, setting.bounds, setting.padding, setting.beams)
 
-    def library(name: str, quantization: Quantization | None) -> Search:
+    def exported(name: str, quantization: Quantization | None) -> Search:
         vocabularies = setting.tokenizers.source.vocabulary(), setting.tokenizers.target.vocabulary()
         if not (folder / name).is_dir():
             export_ctranslate2(setting.model, *vocabularies, folder / name, quantization)
         # The library sets the number of threads of the whole process to those of one of its workers.
         with threads(torch.get_num_threads()):
-            translator = ctranslate2().Translator(
+            translator = library().Translator(
                 str(folder / name), inter_threads=torch.get_num_threads(), intra_threads=1
             )
         return partial(by_ctranslate2, setting, translator)
@@ -288,8 +288,8 @@ def _searches(setting: Setting, predictor: TranslationPredictor, folder: Path) -
         PEER: peer,
         OURS_FP32: partial(lean, "fp32"),
         PEER_BF16: lambda: torch.autocast("cpu", torch.bfloat16)(peer()),
-        CTRANSLATE2: partial(library, CTRANSLATE2, None),
-        CTRANSLATE2_INT8: partial(library, CTRANSLATE2_INT8, "int8"),
+        CTRANSLATE2: partial(exported, CTRANSLATE2, None),
+        CTRANSLATE2_INT8: partial(exported, CTRANSLATE2_INT8, "int8"),
     }
 
 

@@ -9,7 +9,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from transferkit import console
-from transferkit.evaluation.results import ClassificationExample, Comparison, RunResult
+from transferkit.evaluation.results import ClassificationExample, Comparison, RunResult, TranslationScores
 
 from .report import samples
 
@@ -191,6 +191,29 @@ def test_epochs_are_aligned(capsys: pytest.CaptureFixture[str]) -> None:
     assert re.split(r"  +", lines[0].strip()) == ["1", *losses, *shares, "12.5 s"]
     assert lines[-1].endswith("12 min 5 s  best")
     assert max(map(len, lines)) <= 80
+
+
+def test_the_epochs_of_every_run_have_a_heading_and_those_that_go_on_too(capsys: pytest.CaptureFixture[str]) -> None:
+    ((_, records),) = samples.histories([samples.run("lora")], epochs=3).items()
+    with console.progress() as listener:
+        for label, own in (("first", records), ("gone on with", records[1:])):
+            listener.started(label, 10)
+            for record in own:
+                listener.epoch_ended(record)
+    begins = [line.split()[0] for line in capsys.readouterr().err.splitlines()]
+    assert begins == ["first", "Epoch", "1", "2", "3", "gone", "Epoch", "2", "3"]
+
+
+def test_scores_of_a_translation_stand_with_intervals_and_signatures(shown) -> None:
+    scores = TranslationScores(
+        rows=50, metrics={"bleu": 23.44, "chrf": 48.02}, intervals={"bleu": (22.1, 24.9), "chrf": (47.0, 49.1)},
+        signatures={"bleu": "nrefs:1|tok:13a", "chrf": "nrefs:1|nc:6"}, examples=(),
+    )  # fmt: skip
+    text = shown(lambda: console.print_translation(scores), 80)
+    assert text.startswith("50 test rows")
+    assert re.split(r"  +", line_of(text, "BLEU ")) == ["BLEU", "23.4", "22.1 - 24.9"]
+    assert re.split(r"  +", line_of(text, "chrF ")) == ["chrF", "48.0", "47.0 - 49.1"]
+    assert text.splitlines()[-2:] == ["BLEU: nrefs:1|tok:13a", "chrF: nrefs:1|nc:6"]
 
 
 def test_the_texts_of_a_classifier_are_left_to_tensorboard(capsys: pytest.CaptureFixture[str]) -> None:

@@ -310,6 +310,10 @@ def test_a_run_that_died_before_its_first_checkpoint_begins_anew(
     run_folder.make_folder(tmp_path / "dead", overwrite=False)
     with pytest.raises(Killed):
         run_one(config, job, tmp_path / "dead", strategy, DiesInTheFirstEpoch())
+    with pytest.raises(
+        RunError, match=r"dead has no model; it was stopped, and `transferkit train --resume --out .*dead`"
+    ):
+        transferkit.load(tmp_path / "dead")
     begun = read_record(tmp_path / "dead").created
     monkeypatch.setattr(run_folder, "now", lambda: "later")
     assert transferkit.resume(tmp_path / "dead").status == "finished"

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 import transferkit
 from tests import small_data
@@ -25,10 +26,13 @@ from tests.training.test_loop import Impatient
 from transferkit import run_folder, translation_pipeline
 from transferkit.config import TranslationConfig
 from transferkit.errors import DataError, RunError, TransferKitError
+from transferkit.formatting import percent
 from transferkit.generation.retrace import read_retraced
 from transferkit.inference.translation import load_translator
 from transferkit.run_folder import read_result, read_translation
-from transferkit.tokenization.trained import TrainedTokenizer
+from transferkit.tasks.translation import Translation
+from transferkit.tokenization.trained import SPECIAL, TrainedTokenizer
+from transferkit.training.loop import Plan
 from transferkit.training.optimizer import make_optimizer
 from transferkit.training.tracking import Listener, read_epochs
 from transferkit.translation_pipeline import mean_loss, prepare_translation
@@ -109,6 +113,75 @@ def test_it_trains_with_the_adam_of_the_paper(pairs: Path, tmp_path: Path, monke
     transferkit.train(config(pairs, epochs=1), tmp_path / "run")
     (optimizer,) = made
     assert [(group["betas"], group["eps"]) for group in optimizer.param_groups] == [((0.9, 0.98), 1e-9)] * 2
+
+
+def test_the_settings_reach_the_model_the_loss_and_the_plan(
+    pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, Any] = {}
+
+    def begun(model: nn.Module, task: Translation, _: object, plan: Plan, **__: object) -> None:
+        given.update(model=model, task=task, plan=plan)
+        raise Killed
+
+    monkeypatch.setattr(translation_pipeline, "fit", begun)
+    settings = config(pairs, label_smoothing=0.2, schedule="inverse-sqrt", warmup_ratio=0.3)
+    settings = settings.model_copy(update={"model": settings.model.model_copy(update={"dropout": 0.3})})
+    with pytest.raises(Killed):
+        transferkit.train(settings, tmp_path / "run")
+    assert given["task"] == Translation(label_smoothing=0.2)
+    assert (given["plan"].schedule, given["plan"].warmup_ratio) == ("inverse-sqrt", 0.3)
+    assert given["model"].shape.dropout == 0.3
+
+
+class Log(Listener):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def said(self, message: str) -> None:
+        self.lines.append(message)
+
+
+@pytest.mark.parametrize("joint", [True, False])
+def test_the_facts_are_those_of_the_rows_and_are_said(tmp_path: Path, joint: bool) -> None:
+    def table(name: str, rows: list[tuple[str, str]]) -> str:
+        (tmp_path / name).write_text("en\tit\n" + "".join(f"{one}\t{other}\n" for one, other in rows), encoding="utf-8")
+        return str(tmp_path / name)
+
+    rows = [(f"{'very ' * (number % 4)}red cat", "gatto rosso") for number in range(40)]
+    # Words that occur once on a side are unknown; a row is longer than ten tokens; and one stands in test as well.
+    train = [*rows, ("red zebra", "zebù rosso"), ("very " * 12 + "red", "rosso"), ("green cat", "gatto verde")]
+    test = [("green cat", "verde gatto"), ("green dog", "cane verde")]
+    settings = config(tmp_path, batch_tokens=10_000).model_dump()
+    settings["data"] |= {
+        "source": table("train.tsv", train), "test": table("test.tsv", test),
+        "validation": table("validation.tsv", [("one", "uno"), ("two", "due")]),
+    }  # fmt: skip
+    settings["tokenizer"] = {"kind": "word", "max_length": 10, "joint": joint}
+    settings["model"]["tied"] = joint
+    log = Log()
+    facts = prepare_translation(TranslationConfig.model_validate(settings), log).facts
+
+    lengths = [[len(side.split()) + 1 for side in row] for row in train[:-1]]
+    sources, targets = ([row[side] for row in lengths] for side in (0, 1))
+    for found, own in ((facts.source_tokens, sources), (facts.target_tokens, targets)):
+        assert (found["mean"], found["max"]) == (pytest.approx(sum(own) / len(own)), max(own))
+    assert facts.unknown == pytest.approx(2 / (sum(sources) + sum(targets)))
+    # One batch of the rows that are short enough, each side as long as its longest to a multiple of four.
+    real, number = sum(sources) + sum(targets) - (14 + 2), len(lengths) - 1
+    assert facts.padding == pytest.approx(1 - real / (number * (8 + 4)))
+    known = (len({*SPECIAL, "red", "cat", "very"}), len({*SPECIAL, "gatto", "rosso"}))
+    assert facts.vocabularies == ((len(SPECIAL) + 5,) * 2 if joint else known)
+    vocabulary = "Vocabulary: 9 entries, joint; " if joint else "Vocabulary: 7 and 6 entries; "
+    said = [
+        "1 row taken out of train, since the same source or target stands in validation or test.",
+        "1 row of train with more than 10 tokens left out.",
+        f"{vocabulary}{percent(facts.unknown, 2)} of the tokens are unknown to it.",
+        f"Sources have 5 tokens on average, targets 3; padding is {percent(facts.padding)} of the tokens in training",
+    ]
+    assert [sum(line.startswith(start) for line in log.lines) for start in said] == [1, 1, 1, 1]
 
 
 def test_sentences_too_short_for_bleu_still_have_a_best_epoch(tmp_path: Path) -> None:
@@ -257,6 +330,19 @@ def test_other_data_than_before_is_refused(pairs: Path, tmp_path: Path) -> None:
         transferkit.resume(tmp_path / "run")
 
 
+def test_other_tokenizers_than_before_are_refused(pairs: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    transferkit.train(config(pairs, epochs=3, checkpoint_minutes=0), folder, listener=Impatient(150))
+    tokenizer = folder / "tokenizer" / "joint.json"
+    content = json.loads(tokenizer.read_text(encoding="utf-8"))
+    # Of the same size: the weights would fit.
+    vocabulary = content["model"]["vocab"]
+    vocabulary["cat"], vocabulary["dog"] = vocabulary["dog"], vocabulary["cat"]
+    tokenizer.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(RunError, match="not those that the run was trained with"):
+        transferkit.resume(folder)
+
+
 def test_it_goes_on_with_the_tokenizers_that_it_began_with(
     pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -282,6 +368,8 @@ def test_a_loss_without_a_perplexity_ends_with_advice(
 def test_killed_at_random_steps_it_goes_on_to_the_same_weights(pairs: Path, tmp_path: Path) -> None:
     # Long enough that the training is still going on when it is struck.
     settings = config(pairs, epochs=30, checkpoint_minutes=0)
+    # With dropout going on needs the random numbers as well.
+    settings = settings.model_copy(update={"model": settings.model.model_copy(update={"dropout": 0.1})})
     transferkit.train(settings, tmp_path / "whole")
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(json.dumps(settings.model_dump(mode="json", exclude_unset=True)), encoding="utf-8")

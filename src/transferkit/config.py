@@ -20,6 +20,11 @@ DEMONSTRATION = {
     "test_size": 1500,
 }
 
+# Entries of a vocabulary that is learnt, special tokens among them.
+VOCABULARY = 8000
+# The textbook's: a word that was seen once has taught nothing, and leaving it out keeps the vocabulary small.
+MIN_FREQUENCY = 2
+
 # Exponents of the length of a target: with larger ones every score is next to nothing, or too large for a number.
 LENGTH_PENALTIES = (-10.0, 10.0)
 
@@ -96,10 +101,9 @@ class TokenizerConfig(Section):
     """Tokenizers that are trained on the training rows, or were trained before."""
 
     kind: Literal["word", "bpe", "wordpiece"] = "bpe"
-    # Of each tokenizer, special tokens among them.
-    vocabulary: int = Field(default=8000, ge=8)
-    # The textbook's: a word that was seen once has taught nothing, and leaves the vocabulary smaller.
-    min_frequency: int = Field(default=2, ge=1)
+    # Of each tokenizer.
+    vocabulary: int = Field(default=VOCABULARY, ge=8)
+    min_frequency: int = Field(default=MIN_FREQUENCY, ge=1)
     # One for both languages, or one each.
     joint: bool = True
     # The most tokens of a source or a target, its end among them.

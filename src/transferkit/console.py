@@ -66,6 +66,7 @@ class ProgressListener(Listener):
         self._progress = progress
         self._job: TaskID | None = None
         self._run: TaskID | None = None
+        self._heading_is_due = True
 
     def planned(self, rows: int) -> None:
         """Start the bar of the whole job."""
@@ -79,6 +80,7 @@ class ProgressListener(Listener):
         if self._run is not None:
             self._progress.remove_task(self._run)
         self._run = self._progress.add_task(label, total=rows)
+        self._heading_is_due = True
         self.said(label)
 
     def extended(self, rows: int) -> None:
@@ -93,12 +95,13 @@ class ProgressListener(Listener):
                 self._progress.advance(task, rows)
 
     def epoch_ended(self, record: EpochRecord) -> None:
-        """Print the line of an epoch, under a heading where it is the first."""
+        """Print the line of an epoch, under a heading where it is the first that is shown of a run."""
         shown = [name for name in _EPOCH_METRICS if name in record.metrics]
         measured = [f"{metric_name(name):>8}" for name in shown]
         headings = ["  Epoch", "Training loss", "Validation loss", *measured]
-        if record.epoch == 1:
+        if self._heading_is_due:
             self._print_line("  ".join([*headings, " " * 6 + "Time"]), style="bold")
+            self._heading_is_due = False
         cells = (
             str(record.epoch),
             score(record.train_loss),

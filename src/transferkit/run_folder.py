@@ -293,6 +293,13 @@ def read_stopped(folder: Path) -> RunRecord | TranslationRecord:
     return record
 
 
+def remedy(folder: Path) -> str:
+    """What to do about a run that lacks the weights of its model, for the end of a sentence."""
+    if (folder / RESULT_FILE).is_file() and read_result(folder).status != "interrupted":
+        return "train it again with --overwrite"
+    return f"it was stopped, and `transferkit train --resume --out {folder}` goes on with it"
+
+
 def _other_task(folder: Path, record: RunRecord | TranslationRecord, wanted: str) -> RunError:
     return RunError(f"{folder} is a run of {record.task}, and this is for runs of {wanted}; name another run.")
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from benchmarks import data, decoding, harness, results_table, translation, translation_quality, translation_training
 from transferkit.config import TranslatorConfig
-from transferkit.generation.ctranslate2 import ctranslate2, export_ctranslate2
+from transferkit.generation.ctranslate2 import export_ctranslate2, library
 from transferkit.inference.translation import load_translator
 from transferkit.models.lean_translator import LeanTranslator
 from transferkit.models.translator import build_translator
@@ -54,8 +54,8 @@ def test_all_sides_give_the_same_tokens(
     twin = twin_of(given.model, tokenizer, sizes, 50)
     assert decoding.generated(twin, given.bounds, given.padding, beams, sources, budget) == outputs
     export_ctranslate2(given.model, tokenizer.vocabulary(), tokenizer.vocabulary(), tmp_path)
-    library = ctranslate2().Translator(str(tmp_path))
-    assert decoding.by_ctranslate2(given, library, sources, budget) == outputs
+    translator = library().Translator(str(tmp_path))
+    assert decoding.by_ctranslate2(given, translator, sources, budget) == outputs
     assert len({len(output) for output in outputs}) > 1, "they end at different lengths"
 
 

@@ -70,6 +70,16 @@ def test_a_column_translation_holds_both_languages(tmp_path: Path, form: str) ->
     assert sorted(row for part in rows(data).values() for row in part) == sorted(pairs(20))
 
 
+def test_json_lines_may_have_a_key_for_each_language(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(json.dumps({"en": one, "it": other}) for one, other in pairs(20)), encoding="utf-8")
+    data = read(path)
+    assert data.languages == ("en", "it")
+    assert sorted(row for part in rows(data).values() for row in part) == sorted(pairs(20))
+    turned = read(path, languages=("it", "en"))
+    assert rows(turned)["test"] == [(target, source) for source, target in rows(data)["test"]]
+
+
 def test_two_files_whose_lines_belong_together(tmp_path: Path) -> None:
     source, target = tmp_path / "x.en.gz", tmp_path / "x.it.gz"
     for path, side in ((source, 0), (target, 1)):
@@ -221,6 +231,12 @@ def test_nothing_left_is_refused(tmp_path: Path) -> None:
     same = tsv(tmp_path / "b.tsv", [("the house", "la casa")] * 30)
     with pytest.raises(DataError, match="Every validation row also stands in test"):
         read(same)
+
+
+@pytest.mark.parametrize(("number", "said"), [(1, "The data has 1 row, too few"), (2, "The data has 2 rows, too few")])
+def test_too_few_rows_are_counted_in_words_that_fit(tmp_path: Path, number: int, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        read(tsv(tmp_path / "a.tsv", pairs(number)))
 
 
 def test_files_of_unequal_length_are_refused(tmp_path: Path) -> None:

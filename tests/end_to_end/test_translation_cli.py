@@ -67,9 +67,15 @@ def test_several_translations_have_scores(run: Run, trained: Path) -> None:
 
 
 def test_json_and_unknown_words_and_no_words(run: Run, trained: Path) -> None:
-    answers = json.loads(run("predict", trained, "one zebra cat", "", "--json").out)
-    assert answers[0]["translations"][0]["text"]
-    assert answers[1]["translations"][0]["text"] == ""
+    answers = json.loads(run("predict", trained, "one zebra cat", "one quagga cat", "", "--json").out)
+    texts = [answer["translations"][0]["text"] for answer in answers]
+    # All that is unknown is one token.
+    assert texts[0] == texts[1]
+    assert texts[0].split()[:2] == ["uno", "gatto"]
+    assert texts[2] == ""
+    explained = json.loads(run("predict", trained, "one zebra cat", "--explain", "--json").out)
+    assert explained["tokens"] == ["one", "[UNK]", "cat", "[EOS]"]
+    assert explained["translation"] == texts[0]
 
 
 def test_what_was_cut_off_is_said(run: Run, trained: Path, tmp_path: Path) -> None:
@@ -266,6 +272,17 @@ def test_what_has_no_effect_is_refused(run: Run, pairs: Path, tmp_path: Path, op
 def test_what_cannot_be_translated_is_refused(run: Run, trained: Path, options: list[str], said: str) -> None:
     answer = run("predict", trained, *options)
     assert (answer.code, said in answer.err) == (2, True), answer.err
+
+
+def test_rows_that_are_too_long_are_refused_if_asked(run: Run, pairs: Path, tmp_path: Path) -> None:
+    longer = tmp_path / "pairs.tsv"
+    longer.write_text(pairs.read_text(encoding="utf-8") + "one very red cat\tuno\n" * 2, encoding="utf-8")
+    options = ["--task", "translation", "--data", longer, *SMALL, "--epochs", 1, "--max-length", 4]
+    answer = run("train", *options, "--on-too-long", "error", "--out", tmp_path / "run")
+    assert (answer.code, "has 5 and 2 tokens, more than --max-length allows; raise it" in answer.err) == (2, True)
+    assert not (tmp_path / "run").exists()
+    dropped = run("train", *options, "--on-too-long", "drop", "--out", tmp_path / "run")
+    assert (dropped.code, "with more than 4 tokens left out." in dropped.err) == (0, True)
 
 
 def test_verbs_for_classifiers_say_what_a_translator_is(run: Run, trained: Path, pairs: Path) -> None:

@@ -67,9 +67,12 @@ def test_gradients_equal_torch(layer: MultiHeadAttention, x: Tensor) -> None:
     torch.testing.assert_close(ours, twin.in_proj_weight.grad, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize(("queries", "gradient", "is_fused"), [(1, False, True), (256, True, False), (257, True, True)])
+@pytest.mark.parametrize(
+    ("queries", "gradient", "dropout", "is_fused"),
+    [(1, False, 0.0, True), (256, True, 0.0, False), (257, True, 0.0, True), (257, False, 0.5, False)],
+)
 def test_the_kernel_is_chosen_by_what_is_faster(
-    layer: MultiHeadAttention, monkeypatch: pytest.MonkeyPatch, queries: int, gradient: bool, is_fused: bool
+    monkeypatch: pytest.MonkeyPatch, queries: int, gradient: bool, dropout: float, is_fused: bool
 ) -> None:
     calls = []
 
@@ -80,16 +83,25 @@ def test_the_kernel_is_chosen_by_what_is_faster(
     monkeypatch.setattr(attention.functional, "scaled_dot_product_attention", fused)
     x = torch.ones(1, queries, WIDTH)
     with torch.set_grad_enabled(gradient):
-        layer(x, x)
+        MultiHeadAttention(WIDTH, HEADS, dropout)(x, x)
     assert bool(calls) == is_fused
 
 
 def test_dropout_acts_on_the_weights_in_training_alone(x: Tensor) -> None:
     torch.manual_seed(2)
     layer = MultiHeadAttention(WIDTH, HEADS, dropout=0.5)
-    assert not torch.equal(layer(x, x)[0], layer(x, x)[0])
-    layer.eval()
-    assert torch.equal(layer(x, x)[0], layer(x, x)[0])
+    nn.init.eye_(layer.output.weight)
+    nn.init.zeros_(layer.output.bias)
+    # To a single key the weight is 1: a head gives its value twice where the weight stays, and else nothing.
+    source = x[:, :1]
+    value = layer.value(source).view(ROWS, 1, HEADS, -1).expand(ROWS, LENGTH, HEADS, -1)
+    mixed, weights = layer(x, source, with_weights=True)
+    heads = mixed.view_as(value)
+    kept = (heads != 0).any(-1, keepdim=True)
+    assert 0 < kept.float().mean() < 1
+    torch.testing.assert_close(heads, 2 * value * kept)
+    assert torch.equal(weights, torch.ones(ROWS, HEADS, LENGTH, 1)), "those that are shown are whole"
+    torch.testing.assert_close(layer.eval()(x, source)[0].view_as(value), value)
 
 
 def test_weights_of_a_query_sum_to_one_over_what_it_may_see(x: Tensor) -> None:
@@ -111,6 +123,20 @@ def test_weights_of_a_query_sum_to_one_over_what_it_may_see(x: Tensor) -> None:
 def test_masks_that_are_none_are_refused(layer: MultiHeadAttention, x: Tensor, mask: Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         layer(x, x, mask)
+
+
+def test_a_query_that_may_look_at_nothing_gets_nan_by_products_and_zeros_by_the_kernel(
+    layer: MultiHeadAttention, x: Tensor
+) -> None:
+    nothing = torch.ones(LENGTH, LENGTH, dtype=torch.bool)
+    nothing[2] = False
+    by_products = layer(x, x, nothing)[0]
+    assert by_products[:, 2].isnan().all()
+    with torch.no_grad():
+        by_kernel = layer(x, x, nothing)[0]
+    torch.testing.assert_close(by_kernel[:, 2], layer.output.bias.expand(ROWS, WIDTH))
+    others = [0, 1, 3, 4]
+    torch.testing.assert_close(by_products[:, others], by_kernel[:, others], atol=1e-5, rtol=1e-5)
 
 
 def test_a_width_that_heads_cannot_share_is_refused() -> None:

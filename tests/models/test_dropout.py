@@ -20,6 +20,16 @@ def test_the_share_and_the_scale_are_right(probability: float) -> None:
     torch.testing.assert_close(y[y != 0], torch.full_like(y[y != 0], 1 / (1 - probability)), rtol=2e-4, atol=0)
 
 
+@pytest.mark.parametrize(("probability", "kept"), [(0.0, 1.0), (1e-7, 1.0), (1 - 1e-7, 0.0), (1.0, 0.0)])
+def test_what_sixteen_bits_cannot_tell_from_none_or_all_is_dropped_all_the_same(
+    probability: float, kept: float
+) -> None:
+    torch.manual_seed(0)
+    y = dropout(torch.ones(100), probability)
+    torch.testing.assert_close(y, torch.full((100,), kept))
+    torch.testing.assert_close(CheapDropout(probability)(torch.ones(100)), y)
+
+
 def test_neighbours_are_dropped_independently() -> None:
     torch.manual_seed(0)
     kept = (dropout(torch.ones(400_000), 0.5) != 0).float().view(-1, 4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -15,7 +16,9 @@ from transferkit.models.layers import (
     Activation,
     DecoderLayer,
     EncoderLayer,
+    FeedForward,
     LayerNorm,
+    Residual,
     Shape,
     SinusoidalPositions,
     TokenEmbedding,
@@ -85,18 +88,35 @@ def test_a_decoder_layer_equals_torch(pre_norm: bool, activation: Activation, ma
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 
 
-def test_a_norm_is_what_its_formula_says_and_the_textbook_variant_differs_by_what_it_says() -> None:
-    norm = LayerNorm(512)
-    with torch.no_grad():
-        norm.weight.normal_(), norm.bias.normal_()
-    x = torch.randn(3, 512)
-    centred = x - x.mean(-1, keepdim=True)
-    formula = centred / (x.var(-1, keepdim=True, unbiased=False) + 1e-5).sqrt() * norm.weight + norm.bias
-    torch.testing.assert_close(norm(x), formula)
-    textbook = centred / (x.std(-1, keepdim=True) + 1e-6)
-    torch.testing.assert_close(
-        textbook * norm.weight, (norm(x) - norm.bias) * math.sqrt(511 / 512), rtol=1e-4, atol=1e-4
-    )
+# The deviation of a row at which its variance is eps, and which is small enough for eps to matter.
+SMALL = math.sqrt(1e-5)
+
+
+def spread(deviation: float) -> Tensor:
+    """Rows with this standard deviation, the variance divided by D, about a mean of 3 deviations."""
+    x = torch.randn(3, 512, generator=torch.Generator().manual_seed(0))
+    return ((x - x.mean(-1, keepdim=True)) / x.std(-1, keepdim=True, unbiased=False) + 3) * deviation
+
+
+@pytest.mark.parametrize("deviation", [1.0, SMALL])
+def test_a_norm_is_what_its_formula_says(deviation: float) -> None:
+    norm = shaken(LayerNorm(512))
+    x = spread(deviation)
+    centred, variance = x - x.mean(-1, keepdim=True), x.var(-1, keepdim=True, unbiased=False)
+    formula = centred / (variance + 1e-5).sqrt() * norm.weight + norm.bias
+    torch.testing.assert_close(norm(x), formula, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("deviation", "ratio"), [(1.0, 1.0), (SMALL, math.sqrt(2))])
+def test_the_norm_of_textbooks_differs_by_what_is_said(deviation: float, ratio: float) -> None:
+    x = spread(deviation)
+    textbook = (x - x.mean(-1, keepdim=True)) / (x.std(-1, keepdim=True) + 1e-6)
+    torch.testing.assert_close(textbook, LayerNorm(512)(x) * ratio * math.sqrt(511 / 512), rtol=5e-4, atol=1e-5)
+
+
+def test_an_activation_that_is_none_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"There is no activation 'swish'; choose relu or gelu\."):
+        Shape(activation="swish")  # type: ignore[arg-type]
 
 
 def test_embeddings_are_scaled_by_the_root_of_the_width() -> None:
@@ -122,6 +142,36 @@ def test_positions_go_on_where_they_are_told_and_past_the_table() -> None:
     assert torch.equal(whole[0], sinusoids(10, SHAPE.width))
     assert torch.equal(positions(x[:, :3], first=7), whole[:, 7:])
     assert not list(positions.state_dict()), "what is computed is not saved"
+    assert "table" in dict(positions.named_buffers()), "it moves with the module"
+
+
+def places_of_dropout() -> dict[str, tuple[nn.Module, Callable[[Tensor], Tensor]]]:
+    """Each module that drops half, and of an input what it drops in the end."""
+    shape = replace(SHAPE, feed_forward=SHAPE.width, dropout=0.5)
+    positions, feed_forward, residual = SinusoidalPositions(shape.width, 0.5), FeedForward(shape), Residual(shape)
+    # Behind the dropout of the feed-forward layer nothing is mixed.
+    nn.init.eye_(feed_forward.linear2.weight)
+    nn.init.zeros_(feed_forward.linear2.bias)
+    nn.init.ones_(feed_forward.linear1.bias)
+    nn.init.zeros_(feed_forward.linear1.weight)
+    return {
+        "positions": (positions, positions),
+        "feed-forward": (feed_forward, feed_forward),
+        "residual": (residual, lambda x: residual(x, torch.ones_like) - x),
+    }
+
+
+@pytest.mark.parametrize("place", ["positions", "feed-forward", "residual"])
+def test_dropout_is_in_its_places_in_training_alone(place: str) -> None:
+    torch.manual_seed(0)
+    module, outcome = places_of_dropout()[place]
+    dropped = outcome(random(2, 5))
+    module.eval()
+    whole = outcome(random(2, 5))
+    kept = dropped.abs() > 1e-6
+    assert (whole.abs() > 1e-6).all()
+    assert 0.3 < kept.float().mean() < 0.7
+    torch.testing.assert_close(dropped, 2 * whole * kept)
 
 
 def test_positions_that_grew_in_inference_serve_training() -> None:

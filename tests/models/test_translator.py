@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from transferkit.models.dropout import CheapDropout
+from transferkit.models.layers import Shape
 from transferkit.models.translator import Translator, build_translator
 
 SMALL = {"width": 12, "heads": 3, "feed_forward": 20, "dropout": 0.1}
@@ -55,7 +57,8 @@ def test_projection_gives_log_probabilities(translator: Translator, source: Tens
 
 
 def test_attentions_are_those_of_every_layer_and_head(translator: Translator, source: Tensor, target: Tensor) -> None:
-    seen = translator.attentions(source, source != 0, target)
+    states, seen = translator.look(source, source != 0, target)
+    torch.testing.assert_close(states, translator.decode(target, translator.encode(source, source != 0), source != 0))
     assert [tuple(weights.shape) for weights in seen.encoder] == [(2, 3, 5, 5)] * 2
     assert [tuple(weights.shape) for weights in seen.decoder] == [(2, 3, 4, 4)] * 2
     assert [tuple(weights.shape) for weights in seen.cross] == [(2, 3, 4, 5)] * 2
@@ -71,20 +74,40 @@ def test_the_default_is_the_base_model_of_the_paper() -> None:
     # Table 3 says 65 million; norms at the end of both stacks and the positions, which are not learnt, change little.
     assert sum(p.numel() for p in model.parameters()) == pytest.approx(63.1e6, rel=0.01)
     assert (len(model.encoder.layers), len(model.decoder.layers)) == (6, 6)
+    assert model.shape == Shape(width=512, heads=8, feed_forward=2048, dropout=0.1, activation="relu", pre_norm=True)
 
 
-def test_weights_start_xavier_uniform() -> None:
-    model = build_translator(50, 60, encoder_layers=1, decoder_layers=1, width=32, heads=2, feed_forward=64)
-    weight = model.encoder.layers[0].feed_forward.linear1.weight
-    bound = math.sqrt(6 / (32 + 64))
-    assert 0.95 * bound < weight.abs().max() <= bound
+def test_its_dropout_is_everywhere() -> None:
+    model = build_translator(11, 13, encoder_layers=1, decoder_layers=1, **(SMALL | {"dropout": 0.3}))
+    shares = [module.p for module in model.modules() if isinstance(module, CheapDropout)]
+    # Of the positions; of three attentions; of two feed-forward layers; of five residual connections.
+    assert shares == [0.3] * (1 + 3 + 2 + 5)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_weights_start_xavier_uniform_and_tied_embeddings_normal(tied: bool) -> None:
+    torch.manual_seed(0)
+    model = build_translator(
+        500, 500, encoder_layers=1, decoder_layers=1, width=32, heads=2, feed_forward=64, tied=tied
+    )
+    matrices = {name: weight for name, weight in model.named_parameters() if weight.ndim > 1}
+    embedding = matrices.pop("source_embedding.weight") if tied else None
+    # Of both embeddings and the projection, where they are apart; of three attentions; of two feed-forward layers.
+    assert len(matrices) == (0 if tied else 3) + 3 * 4 + 2 * 2
+    for name, weight in matrices.items():
+        bound = math.sqrt(6 / sum(weight.shape))
+        assert 0.95 * bound < weight.abs().max() <= bound, name
+    if embedding is not None:
+        assert embedding.std().item() == pytest.approx(32**-0.5, rel=0.05)
+        assert embedding.abs().max() > 3 * 32**-0.5, "it has the tails of a normal distribution"
 
 
 def test_tied_embeddings_are_one_matrix_and_need_one_vocabulary() -> None:
     model = build_translator(13, 13, encoder_layers=1, decoder_layers=1, tied=True, **SMALL)
     assert model.projection.weight is model.source_embedding.weight is model.target_embedding.weight
-    with pytest.raises(ValueError, match="there are 11 and 13 words"):
-        build_translator(11, 13, tied=True, **SMALL)
+    # Said before a matrix is made: this one would not fit in any memory.
+    with pytest.raises(ValueError, match="there are 1000000000000 and 13 tokens"):
+        build_translator(10**12, 13, tied=True, **SMALL)
 
 
 def test_bf16_stays_near_fp32(translator: Translator, source: Tensor, target: Tensor) -> None:

@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from transferkit.generation.decoding import Bounds, beam_search, decode
-from transferkit.models.layers import EncoderLayer, Shape
+from transferkit.models.layers import Encoder, Shape
 from transferkit.models.lean_translator import LeanTranslator
 from transferkit.models.translator import Translator, build_translator
 
@@ -43,12 +43,14 @@ def test_the_encoder_equals_bert(ids: tuple[Tensor, Tensor], padded: bool) -> No
         layer_norm_eps=1e-5, initializer_range=0.3,
     )  # fmt: skip
     bert = BertModel(config, add_pooling_layer=False).eval()
-    shape = Shape(WIDTH, HEADS, WIDE, activation="gelu", pre_norm=False)
+    for parameter in bert.parameters():
+        if parameter.ndim == 1:
+            # At their start norms and biases do not show where they stand.
+            nn.init.normal_(parameter, mean=0.5, std=0.4)
+    encoder = Encoder(2, Shape(WIDTH, HEADS, WIDE, activation="gelu", pre_norm=False)).eval()
     tokens, real = ids
     mask = real if padded else torch.ones_like(real)
-    x = bert.embeddings(tokens)
-    for theirs in bert.encoder.layer:
-        layer = EncoderLayer(shape).eval()
+    for layer, theirs in zip(encoder.layers, bert.encoder.layer, strict=True):
         attention, feed_forward = layer.attention, layer.feed_forward
         copied(
             {
@@ -62,9 +64,9 @@ def test_the_encoder_equals_bert(ids: tuple[Tensor, Tensor], padded: bool) -> No
                 layer.residuals[1].norm: theirs.output.LayerNorm,
             }
         )
-        x = layer(x, mask[:, None, None, :])
+    found = encoder(bert.embeddings(tokens), mask[:, None, None, :])
     expected = bert(tokens, attention_mask=mask.long()).last_hidden_state
-    torch.testing.assert_close(x[mask], expected[mask], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found[mask], expected[mask], atol=1e-5, rtol=1e-5)
 
 
 TWINS = {"post-norm": (MarianConfig, MarianMTModel), "pre-norm": (PegasusConfig, PegasusForConditionalGeneration)}

@@ -188,7 +188,9 @@ def test_the_translation_recipe_is_the_textbook() -> None:
         "width": 512, "heads": 8, "encoder_layers": 6, "decoder_layers": 6, "feed_forward": 2048, "dropout": 0.1,
         "activation": "relu", "pre_norm": True, "tied": False,
     }  # fmt: skip
-    assert (config.training.epochs, config.training.learning_rate) == (20, 1e-4)
+    training = config.training
+    assert (training.epochs, training.learning_rate, training.label_smoothing) == (20, 1e-4, 0.1)
+    assert (training.schedule, training.warmup_ratio) == ("constant", 0)
 
 
 def test_the_translation_recipe_runs_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ def attentions() -> Attentions:
         9, 9, encoder_layers=1, decoder_layers=2, width=12, heads=6, feed_forward=20, dropout=0.0
     ).eval()
     source = torch.tensor([[1, 2, 3, 4], [5, 6, 7, 0]])
-    return model.attentions(source, source != 0, torch.tensor([[1, 2], [3, 4]]))
+    return model.look(source, source != 0, torch.tensor([[1, 2], [3, 4]]))[1]
 
 
 @pytest.fixture

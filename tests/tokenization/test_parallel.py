@@ -16,9 +16,9 @@ from transferkit.tokenization.parallel import Tokenizers, tokenize
 ROWS = [(f"the red house number {n % 7} is big", f"la casa rossa numero {n % 7} è grande") for n in range(40)]
 
 
-def data(rows: list[tuple[str, str]] = ROWS) -> ParallelData:
+def data(rows: list[tuple[str, str]] = ROWS, languages: tuple[str, str] = ("en", "it")) -> ParallelData:
     part = datasets.Dataset.from_dict({"source": [s for s, _ in rows], "target": [t for _, t in rows]})
-    return ParallelData({"train": part, "validation": part, "test": part}, ("en", "it"), "here", 0, 0, ())
+    return ParallelData({"train": part, "validation": part, "test": part}, languages, "here", 0, 0, ())
 
 
 @pytest.mark.parametrize("kind", ["word", "bpe", "wordpiece"])
@@ -75,6 +75,24 @@ def test_words_that_the_vocabulary_lacks_are_counted() -> None:
 def test_a_folder_without_tokenizers_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"source\.json holds no tokenizer"):
         Tokenizers.build(data(), TokenizerConfig(folder=str(tmp_path)))
+
+
+@pytest.mark.parametrize("joint", [True, False])
+def test_those_of_a_run_the_other_way_round_are_refused_unless_they_are_joint(tmp_path: Path, joint: bool) -> None:
+    built = Tokenizers.build(data(), TokenizerConfig(kind="word", joint=joint))
+    built.save(tmp_path / "tokenizer")
+    turned = data([(target, source) for source, target in ROWS], languages=("it", "en"))
+    for folder in (tmp_path, tmp_path / "tokenizer"):
+        config = TokenizerConfig(folder=str(folder))
+        (tmp_path / "run.json").unlink(missing_ok=True)
+        assert Tokenizers.build(turned, config).hash() == built.hash(), "no run says which way they are"
+        (tmp_path / "run.json").write_text('{"data": {"languages": ["en", "it"]}}', encoding="utf-8")
+        assert Tokenizers.build(data(), config).hash() == built.hash()
+        if joint:
+            assert Tokenizers.build(turned, config).hash() == built.hash()
+            continue
+        with pytest.raises(ConfigError, match=r"are from 'en' into 'it', and the data is from 'it' into 'en'; turn it"):
+            Tokenizers.build(turned, config)
 
 
 def test_settings_of_training_have_no_effect_on_tokenizers_that_are_trained() -> None:

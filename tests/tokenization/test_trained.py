@@ -67,6 +67,15 @@ def test_bpe_gives_the_text_back_with_its_spaces_and_punctuation() -> None:
     assert tokenizer.decode(tokenizer.encode(TEXTS)) == TEXTS
 
 
+def test_wordpiece_joins_what_is_frequent_and_cuts_words_into_the_longest_parts() -> None:
+    # a and b stand together ten times and never apart: a likelihood would join x and y first, which are rarer.
+    texts = ["ab"] * 10 + ["xy"] * 3
+    letters = {"a", "b", "x", "y", "##b", "##y"}
+    tokenizer = TrainedTokenizer.train(texts, "wordpiece", vocabulary=len(SPECIAL) + len(letters) + 1)
+    assert set(tokenizer.vocabulary()) == {*SPECIAL, *letters, "ab"}
+    assert tokenizer.tokens("abb xy") == ["ab", "##b", "x", "##y"]
+
+
 def test_words_are_cut_at_punctuation_and_rare_or_strange_ones_are_unknown() -> None:
     tokenizer = TrainedTokenizer.train([*TEXTS, "once"], "word")
     assert tokenizer.tokens("The cat, once: zebra.") == ["The", "cat", ",", "[UNK]", "[UNK]", "[UNK]", "."]

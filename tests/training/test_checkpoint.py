@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tests.training.test_loop import PLAN, TASK, Bag, Impatient, on, table, weights
-from transferkit.errors import RunError
+from transferkit.errors import AdaptationError, RunError
+from transferkit.training import loop
 from transferkit.training.checkpoint import TrainingState, restore_state, save_state
 from transferkit.training.loop import Outcome, Plan, fit
 from transferkit.training.optimizer import make_optimizer
@@ -84,6 +86,31 @@ def test_a_kill_while_writing_loses_at_most_that_checkpoint(tmp_path: Path, monk
 def test_no_checkpoint_is_written_unless_the_plan_says_when(tmp_path: Path) -> None:
     train(tmp_path, PLAN)
     assert [file.name for file in (tmp_path / "checkpoints").iterdir()] == ["best.safetensors"]
+
+
+def test_a_checkpoint_is_written_when_so_many_minutes_have_passed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, seconds, steps = time.perf_counter(), [0.0], list[int]()
+
+    class Slow(Listener):
+        """Each batch takes 31 seconds."""
+
+        def advanced(self, rows: int) -> None:
+            seconds[0] += 31
+
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: begun + seconds[0])
+    monkeypatch.setattr(loop, "save_state", lambda _path, state, *_: steps.append(state.step))
+    train(tmp_path, replace(PLAN, checkpoint_minutes=2.0, epochs=1), Slow())
+    # Four steps are the first to take more than two minutes; and at the end of the epoch, whenever that is.
+    assert steps == [4, 8, 8]
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
+    model, other = Bag(), nn.Linear(8, 2)
+    save_state(tmp_path / "state.safetensors", TrainingState(), model, make_optimizer(model, 0.1, 0.0))
+    with pytest.raises(AdaptationError, match="does not fit the model"):
+        restore_state(tmp_path / "state.safetensors", other, make_optimizer(other, 0.1, 0.0))
 
 
 def test_a_checkpoint_is_safetensors_with_moments_and_random_numbers(tmp_path: Path) -> None:

@@ -17,7 +17,16 @@ from transferkit.models.averaging import AveragingConfig, AveragingEncoder
 from transferkit.models.text_encoder import TextEncoder, TextEncoderConfig
 from transferkit.models.translator import build_translator
 from transferkit.training import precision
-from transferkit.training.precision import Compute, autocast, best, choose, has_native_bf16, threads, training_kernels
+from transferkit.training.precision import (
+    Compute,
+    answering_precision,
+    autocast,
+    best,
+    choose,
+    has_native_bf16,
+    threads,
+    training_kernels,
+)
 
 BATCH = {"input_ids": torch.ones((2, 6), dtype=torch.int64), "attention_mask": torch.ones((2, 6), dtype=torch.bool)}
 
@@ -63,6 +72,19 @@ def test_whether_bf16_is_native_is_what_the_processor_says(monkeypatch: pytest.M
     for abilities, native in (({"avx512_bf16": True}, True), ({"amx_bf16": True}, True), ({"avx512_f": True}, False)):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda a=abilities: a)
         assert has_native_bf16() is native
+
+
+@pytest.mark.parametrize(
+    ("asked", "native", "expected"),
+    [("auto", True, "bf16"), ("auto", False, "fp32"), ("fp32", True, "fp32"), ("bf16", False, "bf16")],
+)
+def test_a_model_answers_in_what_is_asked_for_or_in_what_the_processor_has(
+    monkeypatch: pytest.MonkeyPatch, asked: str, native: bool, expected: str
+) -> None:
+    monkeypatch.setattr(precision, "has_native_bf16", lambda: native)
+    assert answering_precision(asked) == expected
+    with pytest.raises(ConfigError, match=r"There is no precision 'fp16'; choose auto, fp32 or bf16\."):
+        answering_precision("fp16")
 
 
 @pytest.mark.parametrize("asked", ["bf16", "fp32"])

@@ -23,7 +23,8 @@ def read(source: str, target: str, languages: Languages | None, options: FileOpt
         source: the one file.
         target: the other.
         languages: what the columns are called; None for what the names of the files do not share, en and it for
-            `talks.en.gz` and `talks.it.gz`. These two in another order leave each file its own.
+            `talks.en.gz` and `talks.it.gz`. If they are the two found names in another order, each file keeps its own
+            name.
         options: how the characters are read.
 
     Raises:

@@ -107,7 +107,7 @@ def _draw_missing(rows: Mapping[str, TextRows], config: ParallelDataConfig) -> t
     }
     missing = {split: size for split, size in wanted.items() if split not in rows}
     if sum(missing.values()) >= total:
-        raise ConfigError(f"There are {counted(total)}, too few to draw {_parts(missing)}; give more.")
+        raise ConfigError(f"The data has {counted(total)}, too few to draw {_parts(missing)}; give more.")
     for split, size in missing.items():
         found[split], found["train"] = splits.part(found["train"], split, size, config.split_seed)
     if not missing:

@@ -72,7 +72,7 @@ def export_ctranslate2(
         RunError: CTranslate2 is not installed.
         AdaptationError: it has no such model.
     """
-    library = ctranslate2()
+    found = library()
     from ctranslate2.specs import TransformerSpec
 
     _check(model, source_tokens, target_tokens)
@@ -82,7 +82,7 @@ def export_ctranslate2(
         (len(model.encoder.layers), len(model.decoder.layers)),
         first.attention.heads,
         pre_norm=residual.pre_norm,
-        activation=_activation(library, first.feed_forward),
+        activation=_activation(found, first.feed_forward),
     )
     positions = max(POSITIONS, max_length)
     _fill_encoder(spec.encoder, model, positions)
@@ -116,7 +116,7 @@ def compare_ctranslate2(
     Raises:
         RunError: CTranslate2 is not installed.
     """
-    library: Any = ctranslate2().Translator(str(folder))
+    translator: Any = library().Translator(str(folder))
     everything = [[*row, source.end_id] for row in source.encode(texts) if row]
     positions = max(POSITIONS, max_length)
     ids = [row for row in everything if len(row) <= positions]
@@ -129,41 +129,41 @@ def compare_ctranslate2(
         greedy = [one.tokens for one in decode(lean, batch, mask, bounds)]
         best = [found[0].tokens for found in beam_search(lean, batch, mask, bounds, beams)]
         for way, width, expected in (("greedy", 1, greedy), ("beam", beams, best)):
-            found = translated(library, tokens, most, width)
+            found = translated(translator, tokens, most, width)
             numbers = [tuple(target.ids(row)) for row in found]
             equal[way] += sum(a == b for a, b in zip(expected, numbers, strict=True))
     return Agreement(len(ids), equal["greedy"], equal["beam"], beams, len(everything) - len(ids), positions)
 
 
-def translated(library: Any, sources: Sequence[Sequence[str]], max_length: int, beams: int = 1) -> list[list[str]]:
+def translated(translator: Any, sources: Sequence[Sequence[str]], max_length: int, beams: int = 1) -> list[list[str]]:
     """Tokens of the best target of each source, searched as `decode` and `beam_search` do.
 
     Args:
-        library: a `ctranslate2.Translator` of what was exported.
+        translator: a `ctranslate2.Translator` of what was exported.
         sources: tokens, without an end.
         max_length: the most tokens of a target, its end among them.
         beams: 1 for greedy decoding.
     """
-    found = library.translate_batch(
+    found = translator.translate_batch(
         list(sources), beam_size=beams, max_decoding_length=max_length, min_decoding_length=0, length_penalty=1,
         max_batch_size=_MAX_TOKENS, batch_type="tokens", max_input_length=0,
     )  # fmt: skip
     return [result.hypotheses[0] for result in found]
 
 
-def ctranslate2() -> Any:
-    """The library.
+def library() -> Any:
+    """CTranslate2.
 
     Raises:
         RunError: it is not installed.
     """
     try:
-        import ctranslate2 as library
+        import ctranslate2
     except ImportError:
         raise RunError(
             "CTranslate2 is not installed; install TransferKit with it: pip install 'transferkit[ctranslate2]'."
         ) from None
-    return library
+    return ctranslate2
 
 
 def _check(model: Translator, source_tokens: Sequence[str], target_tokens: Sequence[str]) -> None:
@@ -178,8 +178,8 @@ def _check(model: Translator, source_tokens: Sequence[str], target_tokens: Seque
     check_linears(model, "CTranslate2")
 
 
-def _activation(library: Any, feed_forward: FeedForward) -> Any:
-    kinds = library.specs.Activation
+def _activation(found: Any, feed_forward: FeedForward) -> Any:
+    kinds = found.specs.Activation
     known = {functional.relu: kinds.RELU, functional.gelu: kinds.GELU}
     if feed_forward.activation not in known:
         raise AdaptationError("CTranslate2 has ReLU and GELU of the activations of a Translator, and not this one's.")

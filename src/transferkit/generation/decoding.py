@@ -1,7 +1,7 @@
 """How the next token is chosen: the likeliest, a draw, or the best of several hypotheses (beam search).
 
-Every way decodes a batch of B sources at once, keeps keys and values between steps, and lets sources that have ended go
-from the batch.
+Every way decodes a batch of B sources at once, keeps keys and values between steps, and lets sources that have ended
+leave the batch.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A translation looked at again: how sure the model was of each word, and where it looked."""
+"""A translation looked at again: how sure the model was of each token, and where it looked."""
 
 from __future__ import annotations
 
@@ -52,13 +52,12 @@ def retrace(
     written = [*target, *([tokenizers.target.end_id] if ended else [])]
     given = [tokenizers.target.start_id, *written[:-1]]
     ids, so_far = torch.tensor([list(source)]), torch.tensor([given])
-    log_probabilities = torch.log_softmax(model(ids, None, so_far).float(), -1)[0]
-    chosen = log_probabilities.gather(1, torch.tensor(written).unsqueeze(1)).squeeze(1)
+    states, attentions = model.look(ids, None, so_far)
+    chosen = model.project(states)[0].gather(1, torch.tensor(written).unsqueeze(1)).squeeze(1)
     names = tokenizers.target.names
     return Retraced(
-        tokenizers.source.names(source), names(given), names(written), tuple(chosen.exp().tolist()),
-        model.attentions(ids, None, so_far),
-    )  # fmt: skip
+        tokenizers.source.names(source), names(given), names(written), tuple(chosen.exp().tolist()), attentions
+    )
 
 
 def save_retraced(path: Path, one: Retraced) -> None:

@@ -6,20 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from transferkit.environment import write_file
-from transferkit.errors import RunError
 from transferkit.generation.retrace import Retraced
 from transferkit.models.translator import KINDS
 from transferkit.report.attention import attention_map, head_picture, layer_picture
 
 
 def draw_attention(sentences: Sequence[Retraced], folder: Path) -> None:
-    """Write SVG files such as `cross-layer2.svg` and `cross-layer2-head5.svg`; of several sentences into `1/`, `2/`...
+    """Write SVG files such as `cross-layer2.svg` and `cross-layer2-head5.svg`.
 
-    Raises:
-        RunError: the folder holds something already.
+    Those of several sentences have folders of their own: `1/`, `2/`...
     """
-    if folder.exists() and (folder.is_file() or any(folder.iterdir())):
-        raise RunError(f"{folder} exists and is not empty; choose another folder for --attention.")
     for number, one in enumerate(sentences, start=1):
         place = folder / str(number) if len(sentences) > 1 else folder
         place.mkdir(parents=True, exist_ok=True)

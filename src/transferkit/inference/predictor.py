@@ -26,7 +26,7 @@ from transferkit.models.lean_encoder import NotLeanError
 from transferkit.run_record import RunRecord
 from transferkit.tokenization.pretrained import TextTokenizer
 from transferkit.training.forward import answer_all, predict_logits
-from transferkit.training.precision import Compute, has_native_bf16
+from transferkit.training.precision import Compute, answering_precision
 from transferkit.training.tracking import Listener
 
 # One text, or the two of a pair.
@@ -184,6 +184,7 @@ def load(run: str | Path, *, precision: Literal["auto", "fp32", "bf16"] = "auto"
             it, which is faster and moves probabilities by about a percent at most. `logits` are fp32 in any case.
 
     Raises:
+        ConfigError: there is no such precision.
         RunError: there is no run that was trained to an end, or it is an export in int8 and `precision` is not `auto`.
         BackboneError: the run keeps a capsule only, and its base is not to be had.
         AdaptationError: the base is not the one the capsule was made on.
@@ -191,14 +192,12 @@ def load(run: str | Path, *, precision: Literal["auto", "fp32", "bf16"] = "auto"
     folder = run_folder.resolve(run)
     record = run_folder.read_record(folder)
     if not (folder / "model").is_dir():
-        raise RunError(f"The run in {folder} stopped before it had a model; train it again with --overwrite.")
+        raise RunError(f"The run in {folder} has no model; {run_folder.remedy(folder)}.")
     if is_quantized(folder):
         if precision != "auto":
             raise RunError(f"{folder} answers in int8; precision {precision} has no effect on it.")
         return Predictor(folder, record, "fp32")
-    if precision == "auto":
-        precision = "bf16" if has_native_bf16() else "fp32"
-    return Predictor(folder, record, precision)
+    return Predictor(folder, record, answering_precision(precision))
 
 
 def load_exact(run: str | Path) -> Predictor:

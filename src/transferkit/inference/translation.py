@@ -13,13 +13,13 @@ from transferkit import run_folder
 from transferkit.config import Precision
 from transferkit.errors import DataError, RunError
 from transferkit.generation.batches import Decoding, decode_all
-from transferkit.generation.decoding import Bounds
+from transferkit.generation.decoding import Bounds, Hypothesis
 from transferkit.generation.retrace import Retraced, retrace
 from transferkit.models.lean_translator import LeanTranslator
 from transferkit.models.translator import Translator, build_translator
 from transferkit.run_record import TranslationRecord
 from transferkit.tokenization.parallel import Tokenizers
-from transferkit.training.precision import has_native_bf16
+from transferkit.training.precision import answering_precision
 
 
 @dataclass(frozen=True)
@@ -68,21 +68,24 @@ class TranslationPredictor:
             decoding: how; as in the run's settings unless said.
             advanced: hears how many more texts are done.
         """
-        decoding = decoding or self.usual
-        source, target = self.tokenizers.source, self.tokenizers.target
+        found = self._hypotheses(texts, decoding or self.usual, advanced)
+        return [self._translated(own) for own in found]
+
+    def _hypotheses(
+        self, texts: Sequence[str], decoding: Decoding, advanced: Callable[[int], None] = lambda _: None
+    ) -> list[list[Hypothesis]]:
+        source = self.tokenizers.source
         ids = [
             [*row, source.end_id] if text.strip() else [] for text, row in zip(texts, source.encode(texts), strict=True)
         ]
-        found = decode_all(
-            self._lean, ids, source.padding_id, Bounds.of(target, self.record.config.tokenizer.max_length), decoding,
-            advanced,
-        )  # fmt: skip
+        bounds = Bounds.of(self.tokenizers.target, self.record.config.tokenizer.max_length)
+        return decode_all(self._lean, ids, source.padding_id, bounds, decoding, advanced)
+
+    def _translated(self, found: Sequence[Hypothesis]) -> list[Translated]:
+        target = self.tokenizers.target
         return [
-            [
-                Translated(text, target.names(one.tokens), one.score, one.ended)
-                for one, text in zip(own, target.decode([one.tokens for one in own]), strict=True)
-            ]
-            for own in found
+            Translated(text, target.names(one.tokens), one.score, one.ended)
+            for one, text in zip(found, target.decode([one.tokens for one in found]), strict=True)
         ]
 
     @property
@@ -99,11 +102,10 @@ class TranslationPredictor:
         source = self.tokenizers.source
         if not text.strip():
             raise DataError("There is nothing to explain about an empty text; give one with words.")
-        best = self([text], decoding)[0][0]
+        best = self._hypotheses([text], decoding or self.usual)[0][0]
         ids = [*source.encode([text])[0], source.end_id]
-        # What was written, as ids again: the vocabulary has a name for each.
-        retraced = retrace(self.model, self.tokenizers, ids, self.tokenizers.target.ids(best.tokens), best.ended)
-        return TranslationStages(text, tuple(ids), retraced, best)
+        retraced = retrace(self.model, self.tokenizers, ids, best.tokens, best.ended)
+        return TranslationStages(text, tuple(ids), retraced, self._translated([best])[0])
 
 
 def load_translator(run: str | Path, *, precision: Literal["auto", "fp32", "bf16"] = "auto") -> TranslationPredictor:
@@ -115,12 +117,11 @@ def load_translator(run: str | Path, *, precision: Literal["auto", "fp32", "bf16
 
     Raises:
         RunError: there is no such run, or it is not whole.
+        ConfigError: there is no such precision.
     """
     folder = Path(run)
     record = run_folder.read_translation(folder)
-    if precision == "auto":
-        precision = "bf16" if has_native_bf16() else "fp32"
-    return TranslationPredictor(folder, record, precision)
+    return TranslationPredictor(folder, record, answering_precision(precision))
 
 
 def _load_model(folder: Path, record: TranslationRecord, tokenizers: Tokenizers) -> Translator:
@@ -128,15 +129,16 @@ def _load_model(folder: Path, record: TranslationRecord, tokenizers: Tokenizers)
     from safetensors.torch import load_file
 
     path = folder / "model" / run_folder.TRANSLATOR_FILE
-    with torch.random.fork_rng(devices=[]):
+    if not path.is_file():
+        raise RunError(f"The run in {folder} has no model; {run_folder.remedy(folder)}.")
+    # Shapes without numbers: none is drawn only to be replaced.
+    with torch.device("meta"):
         model = build_translator(*tokenizers.sizes, **record.config.model.model_dump())
     try:
-        tensors = load_file(path)
-        own = dict(model.named_parameters())
-        with torch.no_grad():
-            for name, parameter in own.items():
-                parameter.copy_(tensors[name])
-    except (OSError, SafetensorError, KeyError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise RunError(f"{path} does not hold the weights of this run ({reason}); train it again.") from None
+        model.take(load_file(path))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise RunError(
+            f"{path} does not hold the weights of this run ({reason}); {run_folder.remedy(folder)}."
+        ) from None
     return model.eval()

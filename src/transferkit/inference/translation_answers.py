@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from transferkit.errors import ConfigError
+from transferkit.errors import ConfigError, RunError
 from transferkit.formatting import percent
 from transferkit.generation.batches import Decoding
 from transferkit.generation.decoding import Sampler
@@ -91,10 +91,13 @@ def translate_texts(
     Raises:
         ConfigError: `choice` cannot be met, or has no effect.
         DataError: a text is not UTF-8, or is empty and to be explained.
+        RunError: there is no run that was trained to its end, or `pictures` holds something already.
     """
     check_decoded(texts, unit)
     if explained:
         choice.refuse_best("--explain")
+    if pictures is not None:
+        _check_pictures(pictures)
     predictor = load_translator(run, precision="fp32" if explained else precision)
     decoding = choice.decoding(predictor.usual)
     if explained:
@@ -153,6 +156,16 @@ def translate_file(
 
     write_rows(out, rows(), as_json)
     _warn_of_cut(ended)
+
+
+def _check_pictures(folder: Path) -> None:
+    """Whether pictures may be written into `folder`.
+
+    Raises:
+        RunError: it is a file, or holds something already.
+    """
+    if folder.exists() and (folder.is_file() or any(folder.iterdir())):
+        raise RunError(f"{folder} exists and is not empty; choose another folder for --attention.")
 
 
 def _line(one: Translated, best: int) -> str:

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from transferkit.models.dropout import dropout
+from transferkit.models.dropout import CheapDropout
 
 # Up to so many queries, plain products are faster than the fused kernel with the backward pass, which is slow on a CPU.
+# Weights that drop out are plain products at any length: the kernel has the dropout of torch.
 FEW_QUERIES = 256
 
 
@@ -29,7 +30,7 @@ class MultiHeadAttention(nn.Module):
         if width % heads:
             raise ValueError(f"A width of {width} cannot be divided among {heads} heads.")
         self.heads = heads
-        self.dropout = dropout
+        self.dropout = CheapDropout(dropout)
         self.query, self.key, self.value, self.output = (nn.Linear(width, width) for _ in range(4))
 
     def forward(
@@ -38,21 +39,22 @@ class MultiHeadAttention(nn.Module):
         """Let x [B, Q, D] look at source [B, K, D]; the same tensor twice is self-attention.
 
         Returns:
-            the outcome [B, Q, D], and the weights [B, H, Q, K] if asked for.
+            the outcome [B, Q, D], and the weights [B, H, Q, K] if asked for. Of a query that may look at nothing the
+            products give NaN, and the fused kernel counts what it looks at as zeros.
 
         Raises:
             ValueError: the mask is not boolean, or does not broadcast.
         """
         query, key, value = self._split(self.query(x)), self._split(self.key(source)), self._split(self.value(source))
         _check_mask(mask, (*query.shape[:3], key.shape[2]))
-        share = self.dropout if self.training else 0.0
+        drops = self.dropout.training and self.dropout.p > 0
         weights = None
         has_gradient = query.requires_grad or value.requires_grad
-        if with_weights or share or (has_gradient and query.shape[2] <= FEW_QUERIES):
+        if with_weights or drops or (has_gradient and query.shape[2] <= FEW_QUERIES):
             # Autocast would take the softmax to float32, at twice the memory.
             with torch.autocast(x.device.type, enabled=False):
                 weights = attention_weights(query, key, mask)
-                mixed = (dropout(weights, share) if share else weights) @ value
+                mixed = self.dropout(weights) @ value
         else:
             mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         return self.output(mixed.transpose(1, 2).flatten(2)), weights if with_weights else None

@@ -19,9 +19,10 @@ def dropout(x: Tensor, probability: float) -> Tensor:
     The probability is met to 1 in 65,536, and the scale fits the probability that is drawn. In bf16 the scale is
     rounded, at 0.1 by 0.16 %.
     """
-    if x.device.type != "cpu":
-        return functional.dropout(x, probability)
     dropped = round(probability * _DRAWS)
+    if x.device.type != "cpu" or dropped in (0, _DRAWS):
+        # Sixteen bits cannot tell such a probability from none or from all.
+        return functional.dropout(x, probability)
     words = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(torch.iinfo(torch.int64).min, None)
     draws = words.view(torch.int16)[: x.numel()].view(x.shape)
     keep = draws >= dropped + torch.iinfo(torch.int16).min
@@ -33,6 +34,4 @@ class CheapDropout(nn.Dropout):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name)
         """Any shape; in eval mode the input itself."""
-        if not self.training or round(self.p * _DRAWS) in (0, _DRAWS):
-            return super().forward(input)
-        return dropout(input, self.p)
+        return dropout(input, self.p) if self.training else input

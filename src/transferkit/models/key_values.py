@@ -41,7 +41,7 @@ class KeysValues:
         self._length += 1
 
     def rows(self, index: Tensor) -> KeysValues:
-        """Of these rows, int64 [any number], which may repeat; they go on by themselves."""
+        """Of these rows, int64 [any number], which may repeat; later additions to either do not show in the other."""
         chosen = KeysValues(self._held.index_select(1, index))
         chosen._length = self._length
         return chosen

@@ -36,18 +36,28 @@ class Shape:
     # them after.
     pre_norm: bool = True
 
+    def __post_init__(self) -> None:
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(f"There is no activation {self.activation!r}; choose {' or '.join(ACTIVATIONS)}.")
+
+
+# Of all norms; that of torch, and the inference forms of the models have it too.
+NORM_EPS = 1e-5
+
 
 class LayerNorm(AutocastNorm):
     """(x - mean) / sqrt(variance + eps) * weight + bias over the last dimension (Ba et al. 2016, equation 4).
 
     `weight` is the learnt scale and starts at 1, `bias` the learnt shift and starts at 0; eps is 1e-5, and the variance
-    divides by D. It is `nn.LayerNorm`. The variant of some textbooks, (x - mean) / (std + eps) with a standard
-    deviation that divides by D - 1, gives values smaller by sqrt((D - 1) / D), a thousandth at a width of 512: weights
+    divides by D. It is `nn.LayerNorm`. The variant of some textbooks, (x - mean) / (std + eps), differs in two ways.
+    Its standard deviation divides by D - 1, so that values are smaller by sqrt((D - 1) / D), a thousandth at a width of
+    512. And its eps stands beside the root, not under it: where the deviation is no more than sqrt(1e-5), which is
+    0.003, ours gives values smaller by sqrt(2) and more, and the variant with its usual eps of 1e-6 does not. Weights
     that were trained with one are off by that in the other.
     """
 
     def __init__(self, width: int) -> None:
-        super().__init__(width)
+        super().__init__(width, eps=NORM_EPS)
 
 
 class TokenEmbedding(nn.Embedding):

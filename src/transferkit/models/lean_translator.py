@@ -4,7 +4,7 @@ Keys and values of the source and of the positions before are kept, so that a st
 Query, key and value are one product, and weights are laid out once, for all batches.
 
 Shapes: B sources, K targets in progress of each, which are B * K rows, those of a source together; S tokens of a
-source, H heads, D width, V words.
+source, H heads, D width, V tokens of the target vocabulary.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch.nn import functional
 from transferkit.config import Precision
 from transferkit.errors import AdaptationError
 from transferkit.models.key_values import KeysValues
-from transferkit.models.layers import Activation, Shape
+from transferkit.models.layers import NORM_EPS, Activation, Shape
 from transferkit.models.lean_layers import Linear, Norm, Weights, number_format
 from transferkit.models.translator import Translator, over_heads
 
@@ -39,7 +39,7 @@ class Part:
 
     def norm(self, name: str) -> Norm:
         """`LayerNorm` of that name."""
-        return Norm(self.weights, self.prefix + name, 1e-5, self.precision)
+        return Norm(self.weights, self.prefix + name, NORM_EPS, self.precision)
 
 
 class LeanLayer:

@@ -44,9 +44,7 @@ def attend(
     # In the precision of the scores: autocast would compute it in fp32, at twice the memory.
     with torch.autocast(scores.device.type, enabled=False):
         weights = torch.softmax(scores, -1)
-    share = settings.get("dropout", 0.0)
-    if share:
-        weights = dropout(weights, share)
+    weights = dropout(weights, settings.get("dropout", 0.0))
     return torch.matmul(weights, value).transpose(1, 2).contiguous(), None
 
 

@@ -62,7 +62,7 @@ class TextEncoder(PreTrainedModel):  # type: ignore[misc]
 
         Where they are asked for, as transformers asks, the outcome has the attention weights of each layer too.
         """
-        # Not in the embedding, so that this is one that others know (section 3.4 of Vaswani et al. 2017).
+        # Not in the embedding, so that it stays a plain nn.Embedding (section 3.4 of Vaswani et al. 2017).
         x = self.embedding(input_ids) * math.sqrt(self.config.hidden_size)
         weights = Weights() if output_attentions else None
         x = self.encoder(self.positions(x), attention_mask[:, None, None, :].bool(), weights)

@@ -1,11 +1,12 @@
-"""The Transformer (Vaswani et al. 2017): encode a source, decode a target, project to words.
+"""The Transformer (Vaswani et al. 2017): encode a source, decode a target, project to tokens.
 
-Shapes: B rows, S tokens of a source, T of a target, D width, V words of the target vocabulary.
+Shapes: B rows, S tokens of a source, T of a target, D width, V tokens of the target vocabulary.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import torch
@@ -32,7 +33,7 @@ class Attentions:
 
 
 class Translator(nn.Module):
-    """Source ids and the target so far to log-probabilities of the next word at every position."""
+    """Source ids and the target so far to log-probabilities of the next token at every position."""
 
     def __init__(
         self, source_vocabulary: int, target_vocabulary: int, encoder_layers: int, decoder_layers: int, shape: Shape,
@@ -44,6 +45,10 @@ class Translator(nn.Module):
             ValueError: `tied`, and the vocabularies differ in size.
         """
         super().__init__()
+        if tied and source_vocabulary != target_vocabulary:
+            raise ValueError(
+                f"Tied embeddings need one vocabulary; there are {source_vocabulary} and {target_vocabulary} tokens."
+            )
         self.shape = shape
         self.source_embedding = TokenEmbedding(source_vocabulary, shape.width)
         self.target_embedding = TokenEmbedding(target_vocabulary, shape.width)
@@ -53,11 +58,10 @@ class Translator(nn.Module):
         self.projection = nn.Linear(shape.width, target_vocabulary, bias=not tied)
         self.tied = tied
         self.reset_parameters()
-        if tied:
-            if source_vocabulary != target_vocabulary:
-                raise ValueError(
-                    f"Tied embeddings need one vocabulary; there are {source_vocabulary} and {target_vocabulary} words."
-                )
+        self._tie()
+
+    def _tie(self) -> None:
+        if self.tied:
             self.target_embedding.weight = self.projection.weight = self.source_embedding.weight
 
     def reset_parameters(self) -> None:
@@ -68,6 +72,21 @@ class Translator(nn.Module):
         if self.tied:
             # Times sqrt(D) in the embedding these are of size 1, and as a projection they start with logits of size 1.
             nn.init.normal_(self.source_embedding.weight, std=self.shape.width**-0.5)
+
+    def take(self, tensors: Mapping[str, Tensor]) -> None:
+        """Have these parameters, by name, what is tied once; the model may have been made on the device `meta`.
+
+        Raises:
+            RuntimeError: a name or a shape is not that of the model.
+        """
+        known = dict(self.named_parameters()).keys()
+        if strange := sorted(known ^ tensors.keys()):
+            raise RuntimeError(f"{strange[0]} is {'missing' if strange[0] in known else 'not known'}")
+        # Not strict, since the other names of what is tied are not among them.
+        self.load_state_dict(tensors, strict=False, assign=True)
+        self._tie()
+        # Computed, and so in no file.
+        self.positions = SinusoidalPositions(self.shape.width, self.shape.dropout)
 
     def encode(self, source: Tensor, source_mask: Tensor | None = None, weights: Weights | None = None) -> Tensor:
         """States [B, S, D] of source ids [B, S]; the mask is bool [B, S], True on real tokens."""
@@ -87,19 +106,18 @@ class Translator(nn.Module):
         return torch.log_softmax(self.projection(states).float(), -1)
 
     def forward(self, source: Tensor, source_mask: Tensor | None, target: Tensor) -> Tensor:
-        """Logits [B, T, V] of the word after each target position, the true ones before it given (teacher forcing).
+        """Logits [B, T, V] of the token after each target position, the true ones before it given (teacher forcing).
 
         Padding at the end of a target needs no mask: no real position looks at it.
         """
         logits: Tensor = self.projection(self.decode(target, self.encode(source, source_mask), source_mask))
         return logits
 
-    def attentions(self, source: Tensor, source_mask: Tensor | None, target: Tensor) -> Attentions:
-        """What every layer and head looks at, for one batch."""
+    def look(self, source: Tensor, source_mask: Tensor | None, target: Tensor) -> tuple[Tensor, Attentions]:
+        """States [B, T, D] of one batch, as `decode` gives them, and what every layer and head looks at for them."""
         encoder, decoder = Weights(), Weights()
-        states = self.encode(source, source_mask, encoder)
-        self.decode(target, states, source_mask, decoder)
-        return Attentions(tuple(encoder), tuple(decoder[0::2]), tuple(decoder[1::2]))
+        states = self.decode(target, self.encode(source, source_mask, encoder), source_mask, decoder)
+        return states, Attentions(tuple(encoder), tuple(decoder[0::2]), tuple(decoder[1::2]))
 
 
 def build_translator(
@@ -111,12 +129,15 @@ def build_translator(
     Weight matrices start Xavier-uniform (Glorot and Bengio 2010, equation 16), tied embeddings normal.
 
     Args:
-        source_vocabulary, target_vocabulary: how many words each side has.
+        source_vocabulary, target_vocabulary: how many tokens each side has.
         encoder_layers, decoder_layers: how deep each side is.
         tied: one matrix for both embeddings and the projection.
         sizes: fields of `Shape`.
+
+    Raises:
+        ValueError: `tied`, and the vocabularies differ in size; or there is no such activation.
     """
-    shape = Shape(**(asdict(Shape()) | sizes))
+    shape = Shape(**sizes)
     return Translator(source_vocabulary, target_vocabulary, encoder_layers, decoder_layers, shape, tied)
 
 

@@ -86,10 +86,10 @@ def loss_curve(epochs: Sequence[EpochRecord]) -> Picture:
     """Training and validation loss by epoch, nats a token."""
     figure = sheet(2.2)
     axes = figure.add_subplot()
-    steps = [record.epoch for record in epochs]
+    numbers = [record.epoch for record in epochs]
     marks = "o" if len(epochs) == 1 else "none"
-    axes.plot(steps, [one.train_loss for one in epochs], marker=marks, linestyle=_DOTTED, color=MUTED.light)
-    axes.plot(steps, [one.validation_loss for one in epochs], marker=marks, color=SERIES[0].light)
+    axes.plot(numbers, [one.train_loss for one in epochs], marker=marks, linestyle=_DOTTED, color=MUTED.light)
+    axes.plot(numbers, [one.validation_loss for one in epochs], marker=marks, color=SERIES[0].light)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.grid(visible=True, axis="y")
     first, last = epochs[0], epochs[-1]
@@ -105,14 +105,14 @@ def score_curve(epochs: Sequence[EpochRecord]) -> Picture:
     """BLEU and chrF of the validation rows by epoch."""
     figure = sheet(2.2)
     axes = figure.add_subplot()
-    steps = [record.epoch for record in epochs]
+    numbers = [record.epoch for record in epochs]
     best = best_epoch(epochs)
     for name, colour in (("bleu", SERIES[0]), ("chrf", SERIES[1])):
         values = [record.metrics[name] for record in epochs]
-        axes.plot(steps, values, color=colour.light)
+        axes.plot(numbers, values, color=colour.light)
         axes.plot([best.epoch], [best.metrics[name]], "o", color=colour.light)
         axes.annotate(
-            formatting.metric_name(name), (steps[-1], values[-1]), xytext=(4, 0), textcoords="offset points",
+            formatting.metric_name(name), (numbers[-1], values[-1]), xytext=(4, 0), textcoords="offset points",
             color=colour.light, va="center", annotation_clip=False,
         )  # fmt: skip
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -16,7 +17,7 @@ from transferkit.config import TokenizerConfig
 from transferkit.data import workspace
 from transferkit.data.parallel_batching import ParallelTable
 from transferkit.environment import uncollected
-from transferkit.errors import DataError, RunError
+from transferkit.errors import ConfigError, DataError, RunError
 from transferkit.formatting import clip
 from transferkit.tokenization.trained import TrainedTokenizer
 
@@ -48,9 +49,21 @@ class Tokenizers:
 
     @classmethod
     def build(cls, data: ParallelData, config: TokenizerConfig) -> Tokenizers:
-        """Read those that `config` names, or train them on the training rows."""
+        """Read those that `config` names, or train them on the training rows.
+
+        Raises:
+            DataError: there are none to read, or nothing to learn from.
+            ConfigError: those to read are one for each language, the other way round.
+        """
         if config.folder is not None:
-            return cls.load(Path(config.folder))
+            found = cls.load(Path(config.folder))
+            if not found.is_joint and _languages(Path(config.folder)) == data.languages[::-1]:
+                source, target = data.languages
+                raise ConfigError(
+                    f"The tokenizers in {config.folder} are from {target!r} into {source!r}, and the data is from "
+                    f"{source!r} into {target!r}; turn it round with --pair, or leave tokenizer.folder out."
+                )
+            return found
         sides = [_texts(data, side) for side in ("source", "target")]
         corpora = [chain(*sides)] if config.joint else sides
         trained = [
@@ -143,7 +156,8 @@ def tokenize(data: ParallelData, split: str, tokenizers: Tokenizers, max_length:
             own = [np.array([len(row) for row in column], dtype=np.int32) for column in ids]
             good = np.maximum(*own) <= max_length
             if is_strict and not good.all():
-                raise _too_long(rows["source"][int(np.argmin(good))], first + int(np.argmin(good)), own, good, split)
+                row = int(np.argmin(good))
+                raise _too_long(rows["source"][row], first + row, [int(side[row]) for side in own], split)
             for column, new in zip(lengths, own, strict=True):
                 column.append(new)
             unknown += sum(row.count(sides[0].unknown_id) for column in ids for row in column)
@@ -163,8 +177,8 @@ def tokenize(data: ParallelData, split: str, tokenizers: Tokenizers, max_length:
     )
 
 
-def _too_long(text: str, row: int, lengths: list[np.ndarray], good: np.ndarray, split: str) -> DataError:
-    source, target = (int(own[int(np.argmin(good))]) for own in lengths)
+def _too_long(text: str, row: int, lengths: list[int], split: str) -> DataError:
+    source, target = lengths
     return DataError(
         f"Row {row + 1:,} of {split} ({clip(text, 40)!r}) has {source} and {target} tokens, more than --max-length "
         "allows; raise it, or leave such rows out with --on-too-long drop."
@@ -174,3 +188,17 @@ def _too_long(text: str, row: int, lengths: list[np.ndarray], good: np.ndarray, 
 def _texts(data: ParallelData, side: str) -> Iterator[str]:
     for rows in data.splits["train"].select_columns([side]).iter(_WINDOW):
         yield from rows[side]
+
+
+def _languages(folder: Path) -> tuple[str, str] | None:
+    """From which language into which the run translates whose folder this is, or whose folder `tokenizer`.
+
+    None where no run says so.
+    """
+    for file in (folder / "run.json", folder.parent / "run.json"):
+        try:
+            source, target = json.loads(file.read_text(encoding="utf-8"))["data"]["languages"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        return source, target
+    return None

@@ -5,19 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
+from transferkit.config import MIN_FREQUENCY, VOCABULARY
 from transferkit.environment import write_file
 from transferkit.errors import DataError
 
 Kind = Literal["word", "bpe", "wordpiece"]
 UNKNOWN, PADDING, START, END = SPECIAL = ("[UNK]", "[PAD]", "[SOS]", "[EOS]")
-# The textbook's: a word that was seen once has taught nothing, and leaves the vocabulary smaller.
-MIN_FREQUENCY = 2
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,7 @@ class TrainedTokenizer:
 
     @classmethod
     def train(
-        cls, texts: Iterable[str], kind: Kind, vocabulary: int = 8000, min_frequency: int = MIN_FREQUENCY
+        cls, texts: Iterable[str], kind: Kind, vocabulary: int = VOCABULARY, min_frequency: int = MIN_FREQUENCY
     ) -> TrainedTokenizer:
         """Learn a vocabulary.
 
@@ -40,8 +38,9 @@ class TrainedTokenizer:
             texts: read once.
             kind: `word` cuts at spaces and punctuation and knows whole words only; `bpe` joins frequent pairs of
                 characters (Sennrich et al. 2016, section 3.2) and keeps spaces, so that decoding gives the text back;
-                `wordpiece` joins those that make the text likelier (Schuster and Nakajima 2012, section 3),
-                and settles ties by chance, so that two trainings may differ.
+                `wordpiece` joins frequent pairs as well, since the library learns it as it learns `bpe`, but cuts a
+                word into the longest parts from its left (Song et al. 2021), of which those within it begin with ##;
+                it settles ties by chance, so that two trainings may differ.
             vocabulary: the most entries it may have, the four special ones among them.
             min_frequency: how often a word, or a pair of parts, has to occur to be in it.
 
@@ -138,7 +137,7 @@ def _wordpiece() -> _Parts:
     backend = Tokenizer(models.WordPiece(unk_token=UNKNOWN))
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     backend.decoder = decoders.WordPiece()
-    return backend, partial(trainers.WordPieceTrainer, continuing_subword_prefix="##")
+    return backend, trainers.WordPieceTrainer
 
 
 _KINDS: dict[Kind, Callable[[], _Parts]] = {"word": _word, "bpe": _bpe, "wordpiece": _wordpiece}

@@ -85,6 +85,7 @@ def restore_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer
 
     Raises:
         RunError: the file is missing, damaged, or of another version.
+        AdaptationError: its weights are those of another model.
     """
     from safetensors import SafetensorError, safe_open
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -160,6 +161,19 @@ def has_native_bf16() -> bool:
     """Whether the processor multiplies in bf16 itself; elsewhere libraries emulate it."""
     abilities = torch.cpu.get_capabilities()
     return any(abilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def answering_precision(asked: str) -> Precision:
+    """What a trained model answers in: `auto` is bf16 where the processor has it.
+
+    Raises:
+        ConfigError: there is no such precision.
+    """
+    if asked == "auto":
+        return "bf16" if has_native_bf16() else "fp32"
+    if asked not in get_args(Precision):
+        raise ConfigError(f"There is no precision {asked!r}; choose auto, {' or '.join(get_args(Precision))}.")
+    return cast(Precision, asked)
 
 
 @contextmanager
