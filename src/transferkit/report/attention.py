@@ -60,7 +60,7 @@ def attention_map(
     """One layer of `attentions` for the sentence in `row` of its batch, without its padding.
 
     Args:
-        attentions: from `Translator.attentions`.
+        attentions: from `Translator.look`.
         kind: `encoder`, `decoder`, or `cross`, where targets look at sources.
         layer: from 0.
         source: the tokens of the source as the model was given them.
