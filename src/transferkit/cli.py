@@ -278,9 +278,9 @@ def report(folder: Path) -> None:
 def export(run: Path, form: str, out: Path) -> None:
     """Write a run in the format of another library."""
     from transferkit.inference.export import FORMATS, export_to_ctranslate2
-    from transferkit.inference.predictor import load
+    from transferkit.inference.predictor import load_whole
 
-    said = export_to_ctranslate2(run, out) if form == "ctranslate2" else FORMATS[form](load(run), out)
+    said = export_to_ctranslate2(run, out) if form == "ctranslate2" else FORMATS[form](load_whole(run), out)
     if said:
         click.echo(said)
     click.echo(out)

@@ -66,9 +66,6 @@ class Predictor:
         self.record = record
         self.precision: Precision = precision
         self._forms: dict[Precision, Form | None] = {}
-        if not self.is_lean:
-            # What is wrong with a run is said when it is loaded.
-            _ = self.tokenizer, self.model
 
     @cached_property
     def tokenizer(self) -> TextTokenizer:
@@ -188,23 +185,44 @@ def load(run: str | Path, *, precision: Literal["auto", "fp32", "bf16"] = "auto"
         BackboneError: the run keeps a capsule only, and its base is not to be had.
         AdaptationError: the base is not the one the capsule was made on.
     """
-    folder = run_folder.resolve(run)
-    record = run_folder.read_record(folder)
-    if not (folder / "model").is_dir():
-        raise RunError(f"The run in {folder} stopped before it had a model; train it again with --overwrite.")
+    folder, record = _find(run)
     if is_quantized(folder):
         if precision != "auto":
             raise RunError(f"{folder} answers in int8; precision {precision} has no effect on it.")
-        return Predictor(folder, record, "fp32")
-    if precision == "auto":
+        precision = "fp32"
+    elif precision == "auto":
         precision = "bf16" if has_native_bf16() else "fp32"
-    return Predictor(folder, record, precision)
+    predictor = Predictor(folder, record, precision)
+    # What is wrong with a run is said when it is loaded.
+    return predictor if predictor.is_lean else _with_model(predictor)
 
 
 def load_exact(run: str | Path) -> Predictor:
     """Load a run to answer with the numbers that training ended with; an export in int8, with its own."""
     folder = run_folder.resolve(run)
     return load(folder, precision="auto" if is_quantized(folder) else "fp32")
+
+
+def load_whole(run: str | Path) -> Predictor:
+    """Load a run with its model as it was trained, for an export, which needs no inference form.
+
+    Raises:
+        as `load`; also where the run is an export in int8.
+    """
+    return _with_model(Predictor(*_find(run), "fp32"))
+
+
+def _find(run: str | Path) -> tuple[Path, RunRecord]:
+    folder = run_folder.resolve(run)
+    record = run_folder.read_record(folder)
+    if not (folder / "model").is_dir():
+        raise RunError(f"The run in {folder} stopped before it had a model; train it again with --overwrite.")
+    return folder, record
+
+
+def _with_model(predictor: Predictor) -> Predictor:
+    _ = predictor.tokenizer, predictor.model
+    return predictor
 
 
 def _load_model(folder: Path, record: RunRecord, tokenizer: TextTokenizer) -> TextClassifier:
