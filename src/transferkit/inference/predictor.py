@@ -15,7 +15,7 @@ from transferkit import run_folder
 from transferkit.adaptation.capsule import attach
 from transferkit.config import BackboneConfig, Precision, TokenizationConfig
 from transferkit.data.batching import FeatureTable
-from transferkit.environment import quiet_libraries, release_memory
+from transferkit.environment import file_hash, quiet_libraries, release_memory
 from transferkit.errors import DataError, RunError
 from transferkit.evaluation.metrics import log_probabilities
 from transferkit.inference.lean import LeanClassifier
@@ -181,7 +181,8 @@ def load(run: str | Path, *, precision: Literal["auto", "fp32", "bf16"] = "auto"
             it, which is faster and moves probabilities by about a percent at most. `logits` are fp32 in any case.
 
     Raises:
-        RunError: there is no run that was trained to an end, or it is an export in int8 and `precision` is not `auto`.
+        RunError: there is no run that was trained to an end, its tokenizer is another one now, or it is an export in
+            int8 and `precision` is not `auto`.
         BackboneError: the run keeps a capsule only, and its base is not to be had.
         AdaptationError: the base is not the one the capsule was made on.
     """
@@ -217,6 +218,10 @@ def _find(run: str | Path) -> tuple[Path, RunRecord]:
     record = run_folder.read_record(folder)
     if not (folder / "model").is_dir():
         raise RunError(f"The run in {folder} stopped before it had a model; train it again with --overwrite.")
+    tokenizer = folder / run_folder.TOKENIZER_FILE
+    wanted = record.tokenizer.file_sha256
+    if wanted is not None and tokenizer.is_file() and file_hash(tokenizer) != wanted:
+        raise RunError(f"{tokenizer} is not what the run was trained with; bring it back, or train again.")
     return folder, record
 
 
