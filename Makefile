@@ -22,7 +22,7 @@ test: $(VENV)/.installed-test ## Run the tests
 test-slow: $(VENV)/.installed-test ## Run the tests that take minutes, such as the published targets
 	$(BIN)/pytest -q -m slow
 
-bench: $(VENV)/.installed-test ## Measure every claim of speed beside its peer; takes some five hours
+bench: $(VENV)/.installed-test ## Measure every claim of speed beside its peer on this kind of machine; takes some five hours
 	for strategy in lora full bottleneck linear-probe partial; do \
 	  $(BIN)/python -m benchmarks.finetune --strategy $$strategy > /dev/null || exit 1; done
 	$(BIN)/python -m benchmarks.grid > /dev/null
