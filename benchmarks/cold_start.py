@@ -17,6 +17,7 @@ import psutil
 
 from benchmarks import data, harness
 from benchmarks.harness import OURS, PEER, Attempt, Benchmark
+from benchmarks.recipe import BACKBONE
 from benchmarks.served import IN_BF16, Served, trained
 from transferkit.environment import PeakMemory, quiet_libraries
 
@@ -97,7 +98,7 @@ def main(arguments: list[str] | None = None) -> None:
                 PEER: lambda _: process(commands[PEER])[0],
             },
         )
-    work = {"data": "one text", "backbone": "minilm", "text": TEXT, "pairs": options.pairs}
+    work = {"data": "one text", "backbone": BACKBONE, "text": TEXT, "pairs": options.pairs}
     differences = [
         "Every start is a new process; files are in the system's cache, and the hub is switched off for both.",
         "TransferKit loads a run and checks it against its record; the peer loads the weights as exported, in fp32.",

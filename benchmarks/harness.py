@@ -6,10 +6,12 @@ import argparse
 import gc
 import json
 import os
+import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from multiprocessing import get_context
@@ -17,11 +19,12 @@ from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import numpy.typing as npt
 
-from transferkit.environment import PeakMemory, describe, release_memory
+from transferkit.environment import PeakMemory, cache_folder, describe, release_memory
 from transferkit.evaluation.statistics import combine_p, mcnemar_p, mean_interval
 
 SCHEMA = "transferkit/benchmark/1"
@@ -148,6 +151,26 @@ def peak_alone(side: Callable[[int], Attempt]) -> int:
 
 def _use_cache(folder: str) -> None:
     os.environ["TRANSFERKIT_CACHE"] = folder
+
+
+@contextmanager
+def no_states_kept() -> Iterator[None]:
+    """Inside the context no states of frozen layers are on the disk, so that computing them is within what is timed.
+
+    What was measured of the machine is known, and what is measured now is known afterwards.
+    """
+    usual = cache_folder()
+    with TemporaryDirectory() as folder:
+        _copy_figures(usual, Path(folder))
+        with patch.dict(os.environ, {"TRANSFERKIT_CACHE": folder}):
+            yield
+        _copy_figures(Path(folder), usual)
+
+
+def _copy_figures(source: Path, target: Path) -> None:
+    target.mkdir(parents=True, exist_ok=True)
+    for file in source.glob("*.json"):
+        shutil.copy(file, target)
 
 
 def with_peaks_alone(result: dict[str, Any], sides: Mapping[str, Callable[[int], Attempt]]) -> dict[str, Any]:
