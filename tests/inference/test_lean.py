@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from tests.small_data import write_csv
 from transferkit import run_folder
 from transferkit.config import RunConfig
 from transferkit.errors import RunError, TransferKitError
+from transferkit.inference import predictor as predictor_module
 from transferkit.inference.predictor import Predictor
 from transferkit.settings import run_config
 from transferkit.training.forward import predict_logits
@@ -115,6 +117,17 @@ def test_broken_files_are_refused_with_a_sentence(trained: Callable[..., Path], 
         (run / "model" / file).unlink()
     with pytest.raises(TransferKitError, match=message):
         transferkit.load(run)("good film")
+
+
+@pytest.mark.parametrize(("native", "expected"), [(True, "bf16"), (False, "fp32")])
+def test_by_itself_it_answers_in_bf16_where_the_processor_has_it(
+    trained: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, native: bool, expected: Literal["bf16", "fp32"]
+) -> None:
+    run = trained("bert", "full")
+    monkeypatch.setattr(predictor_module, "has_native_bf16", lambda: native)
+    chosen, asked = transferkit.load(run), transferkit.load(run, precision=expected)
+    assert chosen.precision == expected
+    assert chosen(TEXTS) == asked(TEXTS)
 
 
 @pytest.mark.parametrize("strategy", ["full", "lora"])
