@@ -295,13 +295,10 @@ def _searches(setting: Setting, predictor: TranslationPredictor, folder: Path) -
 
 def _times(attempts: list[Attempt], peers: list[Attempt]) -> dict[str, Any]:
     """Of a side that stands beside the two that are compared; ratios are the peer's seconds over its own."""
-    ratios = [peer.seconds / own.seconds for own, peer in zip(attempts, peers, strict=True)]
     return {
         "seconds": [attempt.seconds for attempt in attempts],
         "median": median(attempt.seconds for attempt in attempts),
-        "ratio_median": median(ratios),
-        "ratio_min": min(ratios),
-        "ratio_max": max(ratios),
+        **{f"ratio_{name}": value for name, value in harness.ratios(attempts, peers).items()},
     }
 
 

@@ -18,6 +18,9 @@ from transferkit.environment import quiet_libraries
 from transferkit.models.hub import locate
 from transferkit.tokenization.pretrained import TextTokenizer
 
+# Of training, and as many to measure quality on.
+ROWS = 400
+LAST_LAYERS = 2
 EPOCHS = {"linear-probe": 10, "partial": 5}
 TARGETS = {
     "lora": {PEER: 4.0, PEER_BF16: 2.0},
@@ -36,7 +39,8 @@ def ours(recipe: Recipe, splits: data.Splits, seed: int) -> Attempt:
         result, answers = train_ours(recipe, splits, seed)
         return result.train_seconds, answers
 
-    return harness.measured(work)
+    with harness.no_states_kept():
+        return harness.measured(work)
 
 
 def peer(recipe: Recipe, splits: data.Splits, bf16: bool, seed: int) -> Attempt:
@@ -56,6 +60,17 @@ def sides(recipe: Recipe, splits: data.Splits, peers: list[str]) -> dict[str, Ca
     return {OURS: partial(ours, recipe, splits), **chosen}
 
 
+def variant(options: argparse.Namespace) -> str:
+    """The strategy and what of the work is not the usual, so that each work has a file of its own."""
+    usual = {"rows": ROWS, "test_rows": ROWS, "epochs": _usual_epochs(options.strategy), "last_layers": LAST_LAYERS}
+    unusual = [f"{name}={value}" for name, often in usual.items() if (value := getattr(options, name)) != often]
+    return "+".join([options.strategy, *unusual])
+
+
+def _usual_epochs(strategy: str) -> int:
+    return EPOCHS.get(strategy, 3)
+
+
 def padding_share(recipe: Recipe, splits: data.Splits) -> float:
     """The share of padding among the tokens of TransferKit's training batches, as a run says it."""
     tokenizer = TextTokenizer.load(locate(BACKBONE).folder, TokenizationConfig(), MAX_LENGTH)
@@ -66,7 +81,7 @@ def padding_share(recipe: Recipe, splits: data.Splits) -> float:
 def main(arguments: list[str] | None = None) -> None:
     """Measure one strategy."""
     options = parse(arguments)
-    recipe = of_strategy(options.strategy, options.epochs or EPOCHS.get(options.strategy, 3), options.last_layers)
+    recipe = of_strategy(options.strategy, options.epochs, options.last_layers)
     splits = data.mrpc(options.rows, test=options.test_rows)
     harness.say("once on a few rows, untimed: libraries load and kernels are chosen")
     for side in sides(replace(recipe, epochs=1), data.mrpc(16, validation=8, test=8), options.peers).values():
@@ -74,14 +89,14 @@ def main(arguments: list[str] | None = None) -> None:
     attempts = harness.alternate(options.pairs, sides(recipe, splits, options.peers))
     work = {
         "data": splits.name,
-        "backbone": "minilm",
+        "backbone": BACKBONE,
         "strategy": recipe.spec.label,
         "rows": len(splits.train),
         "validation_rows": len(splits.validation),
         "test_rows": len(splits.test),
         "epochs": recipe.epochs,
         "batch": recipe.batch_size,
-        "max_length": 256,
+        "max_length": MAX_LENGTH,
         "learning_rate": recipe.learning_rate,
         "warmup_steps": recipe.warmup_steps(len(splits.train)),
         "weight_decay": recipe.weight_decay,
@@ -89,7 +104,7 @@ def main(arguments: list[str] | None = None) -> None:
     }
     benchmark = Benchmark(
         name="finetune",
-        variant=options.strategy,
+        variant=variant(options),
         work=work,
         differences=[
             *DIFFERENCES,
@@ -114,12 +129,17 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The options of the script."""
     parser = harness.arguments(__doc__)
     parser.add_argument("--strategy", choices=STRATEGIES, default="lora", help="what trains")
-    parser.add_argument("--last-layers", type=int, default=2, help="that train under partial")
-    parser.add_argument("--rows", type=int, default=400, help="of training")
-    parser.add_argument("--test-rows", type=int, default=400, help="that quality is measured on")
+    parser.add_argument("--last-layers", type=int, help=f"that train under partial; {LAST_LAYERS} unless said")
+    parser.add_argument("--rows", type=int, default=ROWS, help="of training")
+    parser.add_argument("--test-rows", type=int, default=ROWS, help="that quality is measured on")
     parser.add_argument("--epochs", type=int, help="3 unless said; linear-probe 10, partial 5")
     harness.peers_option(parser)
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.last_layers is not None and options.strategy != "partial":
+        parser.error(f"--last-layers has no effect on {options.strategy}; leave it out, or give --strategy partial.")
+    options.epochs = options.epochs or _usual_epochs(options.strategy)
+    options.last_layers = options.last_layers or LAST_LAYERS
+    return options
 
 
 if __name__ == "__main__":

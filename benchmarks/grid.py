@@ -15,7 +15,7 @@ import transferkit
 from benchmarks import data, harness
 from benchmarks.harness import OURS, PEER, PEER_BF16, SUFFIXES, Answers, Attempt, Benchmark
 from benchmarks.peer import DIFFERENCES, train_peer
-from benchmarks.recipe import STRATEGIES, of_strategy, read_answers
+from benchmarks.recipe import BACKBONE, MAX_LENGTH, STRATEGIES, of_strategy, read_answers
 from transferkit.environment import quiet_libraries
 
 TARGET = 5.0
@@ -39,7 +39,8 @@ def ours(splits: data.Splits, epochs: int, seeds: Sequence[int], _pair: int) -> 
             answers = [read_answers(runs[label, seed], splits) for label in config.labels() for seed in seeds]
         return None, np.concatenate(answers)
 
-    return harness.measured(work)
+    with harness.no_states_kept():
+        return harness.measured(work)
 
 
 def peer(splits: data.Splits, epochs: int, seeds: Sequence[int], bf16: bool, _pair: int) -> Attempt:
@@ -90,15 +91,15 @@ def main(arguments: list[str] | None = None) -> None:
     runs = len(STRATEGIES) * len(options.seeds)
     work = {
         "data": splits.name,
-        "backbone": "minilm",
+        "backbone": BACKBONE,
         "strategies": list(STRATEGIES),
         "seeds": options.seeds,
         "rows": len(splits.train),
         "validation_rows": len(splits.validation),
         "test_rows": len(splits.test),
         "epochs": options.epochs,
-        "batch": 32,
-        "max_length": 256,
+        "batch": of_strategy("full", options.epochs).batch_size,
+        "max_length": MAX_LENGTH,
         "pairs": options.pairs,
     }
     differences = [

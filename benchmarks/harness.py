@@ -6,10 +6,12 @@ import argparse
 import gc
 import json
 import os
+import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from multiprocessing import get_context
@@ -17,15 +19,17 @@ from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import numpy.typing as npt
 
-from transferkit.environment import PeakMemory, describe, release_memory
+from transferkit.environment import PeakMemory, cache_folder, describe, release_memory
 from transferkit.evaluation.statistics import combine_p, mcnemar_p, mean_interval
 
 SCHEMA = "transferkit/benchmark/1"
 RESULTS = Path(__file__).parent / "results"
+WITHOUT_BF16 = "without-bf16"
 OURS, PEER, PEER_BF16 = "transferkit", "peer", "peer_bf16"
 # The suffix of the fields of a column: the peer in fp32 is the main one.
 SUFFIXES = {PEER: "", PEER_BF16: "_bf16"}
@@ -80,7 +84,7 @@ class Benchmark:
 def arguments(description: str | None, pairs: int | None = 5) -> argparse.ArgumentParser:
     """A parser with the options that the scripts share."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the JSON file")
+    parser.add_argument("--out", type=Path, help="folder for the JSON file; that of this kind of machine unless said")
     if pairs is not None:
         parser.add_argument("--pairs", type=int, default=pairs, help="times that the sides take turns")
     return parser
@@ -149,6 +153,26 @@ def _use_cache(folder: str) -> None:
     os.environ["TRANSFERKIT_CACHE"] = folder
 
 
+@contextmanager
+def no_states_kept() -> Iterator[None]:
+    """Inside the context no states of frozen layers are on the disk, so that computing them is within what is timed.
+
+    What was measured of the machine is known, and what is measured now is known afterwards.
+    """
+    usual = cache_folder()
+    with TemporaryDirectory() as folder:
+        _copy_figures(usual, Path(folder))
+        with patch.dict(os.environ, {"TRANSFERKIT_CACHE": folder}):
+            yield
+        _copy_figures(Path(folder), usual)
+
+
+def _copy_figures(source: Path, target: Path) -> None:
+    target.mkdir(parents=True, exist_ok=True)
+    for file in source.glob("*.json"):
+        shutil.copy(file, target)
+
+
 def with_peaks_alone(result: dict[str, Any], sides: Mapping[str, Callable[[int], Attempt]]) -> dict[str, Any]:
     """`result` with the peak of each side's memory from `peak_alone`."""
     for name, side in sides.items():
@@ -201,8 +225,17 @@ def today() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def write(result: Mapping[str, Any], folder: Path) -> Path:
-    """Print the result and write it to `folder`."""
+def results_folder() -> Path:
+    """Where results of this kind of machine are: a processor without bf16 has tables of its own."""
+    # As in `peers_option`, not before it is needed.
+    from transferkit.training.precision import has_native_bf16
+
+    return RESULTS if has_native_bf16() else RESULTS / WITHOUT_BF16
+
+
+def write(result: Mapping[str, Any], folder: Path | None) -> Path:
+    """Print the result and write it to `folder`, or where those of this kind of machine are."""
+    folder = folder or results_folder()
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{result['name']}-{result['variant']}.json"
     text = json.dumps(result, indent=2, ensure_ascii=False)
@@ -241,17 +274,18 @@ def paired(truth: Answers, ours: Answers, theirs: Answers) -> dict[str, Any]:
     return {"mcnemar_p": p, "difference": float(gaps.mean()), "difference_interval": list(mean_interval(gaps.T))}
 
 
+def ratios(ours: Sequence[Attempt], theirs: Sequence[Attempt]) -> dict[str, float]:
+    """Their seconds over ours: of the medians, and the least and the most of the pairs."""
+    middle = median(attempt.seconds for attempt in theirs) / median(attempt.seconds for attempt in ours)
+    pairs = [b.seconds / a.seconds for a, b in zip(ours, theirs, strict=True)]
+    return {"median": middle, "min": min(pairs), "max": max(pairs)}
+
+
 def _ratios(
     ours: Sequence[Attempt], theirs: Sequence[Attempt] | None, target: float | None, suffix: str
 ) -> dict[str, Any]:
-    """Their seconds over ours, pair by pair."""
-    ratios = [b.seconds / a.seconds for a, b in zip(ours, theirs or ours, strict=True)]
-    return {
-        f"target{suffix}": target,
-        f"ratio{suffix}_median": median(ratios) if theirs else None,
-        f"ratio{suffix}_min": min(ratios) if theirs else None,
-        f"ratio{suffix}_max": max(ratios) if theirs else None,
-    }
+    found: dict[str, float] = ratios(ours, theirs) if theirs else {}
+    return {f"target{suffix}": target} | {f"ratio{suffix}_{name}": found.get(name) for name in ("median", "min", "max")}
 
 
 def _side(benchmark: Benchmark, attempts: Sequence[Attempt]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import transferkit
 from benchmarks import data, harness
 from benchmarks.harness import OURS, PEER, PEER_BF16, SUFFIXES, Answers, Attempt, Benchmark
+from benchmarks.recipe import BACKBONE, MAX_LENGTH
 from benchmarks.served import (
     DIFFERENCES,
     IN_BF16,
@@ -128,9 +129,9 @@ def measure(
     attempts = harness.alternate(pairs, sides.by_name())
     work = {
         "data": splits.name,
-        "backbone": "minilm",
+        "backbone": BACKBONE,
         "rows": len(splits.test),
-        "max_length": 256,
+        "max_length": MAX_LENGTH,
         **{f"{name}_batch": size for name, size in sides.batch_sizes.items()},
         "pairs": pairs,
     }

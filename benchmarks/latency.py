@@ -13,6 +13,7 @@ import numpy as np
 import transferkit
 from benchmarks import data, harness
 from benchmarks.harness import OURS, PEER, PEER_BF16, SUFFIXES, Attempt, Benchmark
+from benchmarks.recipe import BACKBONE
 from benchmarks.served import (
     DIFFERENCES,
     IN_BF16,
@@ -76,7 +77,7 @@ def measure(served: Served, peers: Sequence[str], calls: int, size: int) -> dict
     )
     work = {
         "data": "film-reviews",
-        "backbone": "minilm",
+        "backbone": BACKBONE,
         "words": WORDS,
         "calls": len(seen[OURS]),
         "block": size,

@@ -18,6 +18,10 @@ from benchmarks.recipe import BACKBONE, MAX_LENGTH, Recipe
 from transferkit.adaptation.strategies import make_strategy
 from transferkit.models.hub import locate
 
+WARM_UP = (
+    "Over w steps of warm-up, TransferKit's learning rate in step s, counted from 0, is (s + 1) / (w + 1) of the full "
+    "one, and the Trainer's s / w: its first step has none."
+)
 DIFFERENCES = [
     "The peer pads each batch of randomly chosen rows to its longest; TransferKit puts rows of like length together.",
     "The peer validates and tests in batches of 8, the Trainer's default; TransferKit by a budget of tokens.",
@@ -27,6 +31,7 @@ DIFFERENCES = [
     "them in every epoch.",
     "The peer keeps dropout on in frozen layers, as PEFT and Trainer do; TransferKit switches it off there.",
     "TransferKit saves the best epoch's weights and returns to them; the peer saves nothing and keeps the last.",
+    WARM_UP,
 ]
 
 # Settings of any Trainer that is timed: it saves, shows and reports nothing.

@@ -19,7 +19,8 @@ PAGE = ROOT / "docs" / "reference" / "benchmarks.md"
 DASH = "\N{EN DASH}"
 START, END = "<!-- results:start -->", "<!-- results:end -->"
 PEER_NAMES = {
-    "finetune": "Trainer + PEFT",
+    "finetune": "Trainer",
+    "finetune lora": "Trainer + PEFT",
     "grid": "Trainer + PEFT",
     "inference": "pipeline",
     "latency": "pipeline",
@@ -30,7 +31,13 @@ PEER_NAMES = {
     "translation_quality": "Marian, Seq2SeqTrainer",
 }
 # Of what a page's reader wants to know about the work; the rest stands in the JSON.
-SHOWN = {"data": "{}", "rows": "{:,} rows", "epochs": "{} epochs", "batch": "batch {}", "peer_batch": "peer batch {}"}
+SHOWN = {
+    "data": "{}",
+    "rows": "{:,} row{s}",
+    "epochs": "{} epoch{s}",
+    "batch": "batch {}",
+    "peer_batch": "peer batch {}",
+}
 HEADINGS = (
     "Benchmark", "Work", "Peer", f"Times as fast (min {DASH} max)", "Target", "Against bf16 peer", "Target",
     "Accuracy: ours / peer; difference", "Peak memory: ours / peer", "Where",
@@ -93,8 +100,8 @@ def row(result: Mapping[str, Any], place: int) -> list[str]:
     ours, peer = result[OURS], result.get(against)
     return [
         f"{result['name']} {result['variant']}",
-        ", ".join(form.format(work[key]) for key, form in SHOWN.items() if key in work),
-        PEER_NAMES.get(f"{result['name']} {result['variant']}") or PEER_NAMES.get(result["name"], DASH),
+        ", ".join(form.format(work[key], s="s" * (work[key] != 1)) for key, form in SHOWN.items() if key in work),
+        _peer_name(result["name"], result["variant"]),
         _ratio(result, ""),
         _number(result.get("target")),
         _ratio(result, "_bf16"),
@@ -211,6 +218,11 @@ def _place(result: Mapping[str, Any], places: list[str]) -> int:
     if place not in places:
         places.append(place)
     return places.index(place) + 1
+
+
+def _peer_name(name: str, variant: str) -> str:
+    # What is unusual about the work stands behind a plus.
+    return PEER_NAMES.get(f"{name} {variant.partition('+')[0]}") or PEER_NAMES.get(name, DASH)
 
 
 def _ratio(result: Mapping[str, Any], suffix: str) -> str:

@@ -51,11 +51,11 @@ class Served:
 
 
 @contextmanager
-def trained(splits: Splits, epochs: int = 1) -> Iterator[Served]:
+def trained(splits: Splits, epochs: int = 1, strategy: str = "full") -> Iterator[Served]:
     """Train the family's own classifier and export it, in a temporary folder; for one epoch, on a few rows."""
     with TemporaryDirectory() as name:
         folder = Path(name)
-        recipe = of_strategy("full", epochs)
+        recipe = of_strategy(strategy, epochs)
         settings = recipe.shared(splits.write(folder))
         settings["backbone"]["head_pooling"] = "model"
         if epochs == 1:

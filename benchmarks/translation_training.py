@@ -16,7 +16,7 @@ import torch
 import transferkit
 from benchmarks import harness, translation
 from benchmarks.harness import OURS, PEER, PEER_BF16, Answers, Attempt, Benchmark
-from benchmarks.peer import ON_A_CPU
+from benchmarks.peer import ON_A_CPU, WARM_UP
 from benchmarks.translation import Pairs
 from benchmarks.twin import untrained_twin
 from transferkit.config import TranslatorConfig
@@ -38,6 +38,7 @@ DIFFERENCES = [
     "The peer trains in fp32 (peer_bf16: bf16=True); TransferKit chooses its precision by measuring the machine, once "
     "and outside of these times.",
     f"TransferKit validates on {VALIDATION_ROWS} rows after each epoch and saves its weights; the peer does neither.",
+    WARM_UP,
     "Both have the same tokenizer, made beforehand.",
     "Both sides share a process: a peak of memory holds the libraries and what the turns before have left.",
 ]

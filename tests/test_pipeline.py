@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from safetensors.torch import load_file, save_file
 
 import transferkit
@@ -27,11 +28,14 @@ from transferkit.job import prepare_job
 from transferkit.pipeline import run_one
 from transferkit.run_folder import read_lora, read_predictions, read_record, read_result
 from transferkit.settings import compare_config, run_config
+from transferkit.tokenization.pretrained import TextTokenizer
 from transferkit.training import prefix_cache
 from transferkit.training.precision import Compute
 from transferkit.training.prefix_cache import States
 from transferkit.training.tracking import Listener, read_epochs
 
+# The layer that is on top.
+TOP = "encoder.layer.1.**.query"
 WORDS = ("good", "fine", "wonderful", "funny"), ("bad", "dull", "boring", "terrible")
 
 
@@ -85,7 +89,7 @@ def losses(epochs: list[EpochRecord]) -> list[float]:
     return [value for record in epochs for value in (record.train_loss, record.validation_loss)]
 
 
-@pytest.mark.parametrize("strategy", ["linear-probe", "partial(layers=1)"])
+@pytest.mark.parametrize("strategy", ["linear-probe", "partial(layers=1)", f"lora(targets={TOP})"])
 @pytest.mark.parametrize("mode", ["memory", "disk"])
 def test_the_prefix_cache_changes_no_loss_and_no_logit(
     settings: dict[str, object], tmp_path: Path, strategy: str, mode: str
@@ -94,6 +98,16 @@ def test_the_prefix_cache_changes_no_loss_and_no_logit(
     kept, kept_logits = run(settings, tmp_path / "kept", strategy, prefix_cache=mode)
     np.testing.assert_allclose(losses(kept), losses(plain), rtol=1e-5)
     np.testing.assert_allclose(kept_logits, plain_logits, atol=1e-5)
+
+
+@pytest.mark.parametrize("strategy", ["linear-probe", "partial(layers=1)", f"lora(targets={TOP})"])
+def test_in_bf16_the_prefix_cache_changes_no_loss_beyond_rounding(
+    settings: dict[str, object], tmp_path: Path, strategy: str
+) -> None:
+    in_bf16 = {"precision": "bf16", "attention": "plain"}
+    plain, _ = run(settings, tmp_path / "plain", strategy, prefix_cache="off", **in_bf16)
+    kept, _ = run(settings, tmp_path / "kept", strategy, prefix_cache="memory", **in_bf16)
+    np.testing.assert_allclose(losses(kept), losses(plain), rtol=1e-2)
 
 
 OF_OTHERS = [
@@ -205,8 +219,15 @@ def test_tensorboard_changes_no_weight_and_no_logit(
 
 
 def test_one_thread_and_two_agree(settings: dict[str, object], tmp_path: Path) -> None:
+    # So wide, and in batches so large, that both have work: torch splits what has more than 32,768 numbers.
+    wide = tiny.save_backbone("bert", tmp_path / "wide", hidden_size=64, intermediate_size=512)
+    changed = settings | {
+        "backbone.name": str(wide),
+        "training.batch_size": 32,
+        "training.max_batch_tokens": 10_000,
+    }
     before = torch.get_num_threads()
-    (one, _), (two, _) = (run(settings, tmp_path / "run", "full", threads=number) for number in (1, 2))
+    (one, _), (two, _) = (run(changed, tmp_path / "run", "full", threads=number) for number in (1, 2))
     np.testing.assert_allclose(losses(one), losses(two), rtol=1e-3)
     assert torch.get_num_threads() == before
 
@@ -245,6 +266,24 @@ def test_runs_of_a_comparison_share_what_frozen_layers_answer(
     comparison = transferkit.compare(config, tmp_path / "out")
     assert [result.status for result in comparison.results] == ["finished"] * 3
     assert len(filled) == 3, "once for each split, whatever the seed"
+
+
+def test_a_comparison_tokenizes_each_split_once(
+    settings: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenized: list[int] = []
+    tokenize = TextTokenizer.tokenize
+
+    def counted(self: TextTokenizer, rows: Dataset, *rest: object) -> object:
+        tokenized.append(len(rows))
+        return tokenize(self, rows, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(TextTokenizer, "tokenize", counted)
+    grid = {"strategies": ["linear-probe", "lora"], "seeds": [0, 1], "training.epochs": 1}
+    comparison = transferkit.compare(compare_config(None, settings | grid, []), tmp_path / "out")
+    assert [result.status for result in comparison.results] == ["finished"] * 4
+    assert len(tokenized) == 3
+    assert sum(tokenized) == 60
 
 
 @pytest.mark.parametrize(

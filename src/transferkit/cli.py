@@ -278,9 +278,9 @@ def report(folder: Path) -> None:
 def export(run: Path, form: str, out: Path) -> None:
     """Write a run in the format of another library."""
     from transferkit.inference.export import FORMATS, export_to_ctranslate2
-    from transferkit.inference.predictor import load
+    from transferkit.inference.predictor import load_whole
 
-    said = export_to_ctranslate2(run, out) if form == "ctranslate2" else FORMATS[form](load(run), out)
+    said = export_to_ctranslate2(run, out) if form == "ctranslate2" else FORMATS[form](load_whole(run), out)
     if said:
         click.echo(said)
     click.echo(out)
@@ -306,7 +306,7 @@ def main() -> None:
         sys.stderr.close()
         sys.exit(0)
     except Exception as error:
-        said = _of_the_machine(error)
+        said = _of_the_machine(error, command=sys.argv[1])
         if said is None:
             raise
         _stop(said, 2)
@@ -319,11 +319,13 @@ _NO_ROOM = {
 }
 
 
-def _of_the_machine(error: Exception) -> str | None:
+def _of_the_machine(error: Exception, command: str) -> str | None:
     """What to say of no room, no right, or a file in the place of a folder; None of what is no such thing."""
     for words, said in _NO_ROOM.items():
         if words in str(error):
-            return f"{said}, then begin anew, or go on with --resume where a training had begun."
+            resumes = command in ("train", "pretrain")
+            again = "begin anew, or go on with train --resume where a training had begun" if resumes else "try again"
+            return f"{said}, then {again}."
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {(error.strerror or 'cannot be used').lower()}; name another place."
     return None

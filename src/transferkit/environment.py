@@ -24,7 +24,7 @@ PACKAGES = (
 )  # fmt: skip
 
 Batch = TypeVar("Batch")
-# Releasing takes less than a millisecond, and what was given back is a few hundredths of a batch to get again.
+# Releasing takes less than a millisecond, and getting again what was given back a few hundredths of a batch's time.
 BATCHES_PER_RELEASE = 2
 
 
@@ -39,7 +39,7 @@ def describe() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "memory_bytes": psutil.virtual_memory().total,
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: package_version(name) for name in PACKAGES},
     }
 
 
@@ -81,6 +81,12 @@ def whole_file(path: Path) -> Iterator[Path]:
         raise
 
 
+def write_through(path: Path) -> None:
+    """Have the bytes of a file on the disk: one that is renamed before could hold nothing after a power cut."""
+    with path.open("r+b") as file:
+        os.fsync(file.fileno())
+
+
 def write_file(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
     with whole_file(path) as partial:
@@ -94,7 +100,8 @@ def write_cached(path: Path, text: str) -> None:
         write_file(path, text)
 
 
-def _version(name: str) -> str | None:
+def package_version(name: str) -> str | None:
+    """The version that is installed; None where there is none."""
     try:
         return version(name)
     except PackageNotFoundError:

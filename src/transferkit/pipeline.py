@@ -15,7 +15,7 @@ from transferkit.adaptation.prefix import Prefix, find_prefix
 from transferkit.adaptation.strategies import make_strategy
 from transferkit.adaptation.weights import as_table, weights_of
 from transferkit.config import RunConfig, TrainingConfig
-from transferkit.environment import PeakMemory, describe, release_memory
+from transferkit.environment import PeakMemory, describe, file_hash, release_memory
 from transferkit.errors import ConfigError
 from transferkit.evaluation.lora_updates import lora_updates
 from transferkit.evaluation.metrics import score
@@ -177,6 +177,7 @@ def _write_record(
     report: AdaptationReport,
 ) -> None:  # fmt: skip
     job.tokenizer.save(folder / "tokenizer")
+    tokenizer_file = folder / run_folder.TOKENIZER_FILE
     write_json(folder / run_folder.LABELS_FILE, list(job.data.labels))
     record = RunRecord(
         created=run_folder.now(),
@@ -196,6 +197,7 @@ def _write_record(
         ),
         tokenizer=TokenizerRecord(
             hash=job.tokenizer_hash,
+            file_sha256=file_hash(tokenizer_file) if tokenizer_file.is_file() else None,
             max_length=job.tokenizer.max_length,
             truncation_side=config.tokenization.truncation_side,
             pad_token_id=job.tokenizer.pad_token_id,

@@ -26,6 +26,8 @@ class TokenizerRecord(Record):
     """How a run tokenizes."""
 
     hash: str
+    # Of the one file that it is saved in; None where there are several.
+    file_sha256: str | None = None
     max_length: int
     truncation_side: Literal["left", "right"]
     pad_token_id: int | None = None

@@ -12,7 +12,7 @@ from torch import nn
 from tests import tiny
 from transferkit.adaptation.adapters import adapter_layers
 from transferkit.adaptation.base import Strategy
-from transferkit.adaptation.freezing import head_parameters, layer_stack, linears_outside_head
+from transferkit.adaptation.freezing import head_parameters, layer_stack, linears_outside_head, set_training_mode
 from transferkit.adaptation.lora import LoRA
 from transferkit.adaptation.unfreezing import BitFit, Full, LinearProbe, Partial, Scratch
 from transferkit.errors import AdaptationError
@@ -141,3 +141,18 @@ def test_layers_that_stand_in_several_rows_are_to_be_named() -> None:
     assert {name for name in trainable(model) if not name.startswith("head")} == {
         f"{name}.2.{part}" for name in ("attentions", "norms") for part in ("weight", "bias")
     }
+
+
+@pytest.mark.parametrize("strategy", [Partial(layers=1), LoRA(targets=("encoder.layer.1.**.query",))])
+def test_the_backward_pass_ends_below_the_first_layer_that_trains(
+    strategy: Strategy, backbone: Callable[[str], Path]
+) -> None:
+    model = tiny.load_model(backbone("bert"), "mean")
+    strategy.apply(model)
+    set_training_mode(model)
+    tracked: list[bool] = []
+    for layer in model.get_submodule("network.encoder.layer").children():
+        layer.register_forward_hook(lambda _, __, output: tracked.append(output.requires_grad))
+    model(**tiny.make_batch(backbone("bert"))).sum().backward()
+    assert tracked == [False, True]
+    assert {name for name, parameter in model.named_parameters() if parameter.grad is not None} == trainable(model)

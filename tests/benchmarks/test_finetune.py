@@ -8,10 +8,12 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from benchmarks import data, finetune, peer, recipe
+from benchmarks import data, finetune, grid, peer, recipe
+from transferkit.environment import cache_folder
 
 # What TransferKit reports of its side, most of it in the README's table; backbone minilm, two classes.
 TRAINABLE = {
@@ -26,6 +28,11 @@ TRAINABLE = {
 }
 
 
+def splits_of_three() -> data.Splits:
+    rows = data.Rows([("film",), ("film " * 5,), ("film " * 4,)], ["a", "b", "a"])
+    return data.Splits("some", rows, rows, rows)
+
+
 @pytest.mark.slow
 def test_finetune_writes_every_field(tmp_path: Path) -> None:
     if not data.DATA.is_dir() and "CI" not in os.environ:
@@ -34,7 +41,8 @@ def test_finetune_writes_every_field(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks.finetune", *options.split(), str(tmp_path)]
     answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=data.ROOT)
     result = json.loads(answer.stdout)
-    assert result == json.loads((tmp_path / "finetune-linear-probe.json").read_text(encoding="utf-8"))
+    written = tmp_path / "finetune-linear-probe+rows=32+test_rows=16+epochs=1.json"
+    assert result == json.loads(written.read_text(encoding="utf-8"))
     assert result["ratio_median"] > 0
     assert result["target"] == 25
     for side in ("transferkit", "peer"):
@@ -42,6 +50,54 @@ def test_finetune_writes_every_field(tmp_path: Path) -> None:
         assert result[side]["peak_memory_bytes"] > 1e8
     assert result["transferkit"]["share_of_peak"]["share"] > 0
     assert 0 <= result["transferkit"]["padding_share"] < 0.5
+
+
+@pytest.mark.parametrize(
+    ("asked", "variant"),
+    [
+        ("", "lora"),
+        ("--epochs 3 --rows 400", "lora"),
+        ("--epochs 10", "lora+epochs=10"),
+        ("--strategy linear-probe --epochs 10", "linear-probe"),
+        ("--strategy partial --rows 3500 --last-layers 4", "partial+rows=3500+last_layers=4"),
+        ("--strategy partial --last-layers 2 --test-rows 8", "partial+test_rows=8"),
+    ],
+)
+def test_work_that_is_not_the_usual_has_a_file_of_its_own(asked: str, variant: str) -> None:
+    assert finetune.variant(finetune.parse(asked.split())) == variant
+
+
+def test_last_layers_are_of_partial_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        finetune.parse(["--strategy", "lora", "--last-layers", "2"])
+    assert "--last-layers has no effect on lora" in capsys.readouterr().err
+
+
+def test_every_training_of_ours_computes_its_states_anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "prefix").mkdir()
+    (tmp_path / "measured.json").write_text("{}", encoding="utf-8")
+    monkeypatch.setenv("TRANSFERKIT_CACHE", str(tmp_path))
+    found: list[list[str]] = []
+
+    def seen(*_: object) -> tuple[SimpleNamespace, None]:
+        found.append([path.name for path in cache_folder().iterdir()])
+        (cache_folder() / "prefix").mkdir()
+        (cache_folder() / "measured.json").write_text("{}\n", encoding="utf-8")
+        return SimpleNamespace(train_seconds=1.0), None
+
+    def stopped(*_: object) -> None:
+        seen()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(finetune, "train_ours", seen)
+    finetune.ours(recipe.of_strategy("partial", epochs=1), splits_of_three(), 0)
+    monkeypatch.setattr(grid.transferkit, "compare", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        grid.ours(splits_of_three(), 1, [0], 0)
+    assert found == [["measured.json"], ["measured.json"]]
+    assert cache_folder() == tmp_path
+    assert (tmp_path / "measured.json").read_text(encoding="utf-8") == "{}\n"
+    assert list((tmp_path / "prefix").iterdir()) == []
 
 
 # PEFT asks the model by a name that transformers has deprecated.
@@ -54,8 +110,7 @@ def test_the_peer_trains_as_many_parameters(quiet_libraries: None, strategy: str
 
 def test_padding_is_that_of_the_batches_that_train(quiet_libraries: None) -> None:
     # 3, 7 and 6 tokens with the marks: batches are as long as a multiple of four, and never above the longest of all.
-    rows = data.Rows([("film",), ("film " * 5,), ("film " * 4,)], ["a", "b", "a"])
-    splits = data.Splits("some", rows, rows, rows)
+    splits = splits_of_three()
     alike = recipe.of_strategy("lora", epochs=1)
     assert finetune.padding_share(alike, splits) == pytest.approx(1 - 16 / 21)
     assert finetune.padding_share(replace(alike, batch_size=1), splits) == pytest.approx(1 - 16 / (4 + 7 + 7))

@@ -6,14 +6,29 @@ import json
 import os
 import subprocess
 from pathlib import Path
+from statistics import median
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from benchmarks import data, flops, harness, recipe, scale
+from benchmarks import (
+    cold_start,
+    data,
+    decoding,
+    finetune,
+    flops,
+    grid,
+    harness,
+    inference,
+    latency,
+    recipe,
+    scale,
+    translation_training,
+)
 from transferkit.environment import cache_folder
+from transferkit.training import precision
 
 OURS, PEER, PEER_BF16 = harness.OURS, harness.PEER, harness.PEER_BF16
 TRUTH = np.array([0, 0, 1, 1])
@@ -27,20 +42,33 @@ def benchmark(new_seeds: bool = False) -> harness.Benchmark:
     return harness.Benchmark("some", "kind", {"rows": 4}, [], 8, {PEER: 3.0}, TRUTH, new_seeds)
 
 
-def test_ratios_are_pair_by_pair_and_theirs_over_ours() -> None:
+def test_ratios_are_of_the_medians_and_their_ends_of_the_pairs() -> None:
     attempts = {
         OURS: [attempt(1.0), attempt(2.0), attempt(4.0)],
-        PEER: [attempt(4.0), attempt(4.0), attempt(4.0)],
+        PEER: [attempt(4.0), attempt(6.0), attempt(4.0)],
         PEER_BF16: [attempt(2.0), attempt(2.0), attempt(2.0)],
     }
     result = harness.summarise(benchmark(), attempts)
     assert (result["ratio_median"], result["ratio_min"], result["ratio_max"]) == (2.0, 1.0, 4.0)
     assert (result["ratio_bf16_median"], result["target_bf16"]) == (1.0, None)
     assert (result["target"], result[OURS]["median"], result[OURS]["rows_per_second"]) == (3.0, 2.0, 4.0)
-    assert result[PEER]["peak_memory_bytes"] == 4000
+    assert result[PEER]["peak_memory_bytes"] == 6000
     assert result[OURS]["total_seconds"] == [2.0, 3.0, 5.0]
     assert result[OURS]["quality"] is None
     assert result["paired"] is None
+
+
+@pytest.mark.parametrize("file", sorted(harness.RESULTS.rglob("*.json")), ids=lambda file: file.stem)
+def test_the_ratios_that_are_kept_are_of_the_medians_of_the_seconds_beside_them(file: Path) -> None:
+    result = json.loads(file.read_text(encoding="utf-8"))
+    for name, suffix in harness.SUFFIXES.items():
+        if result.get(f"ratio{suffix}_median") is not None:
+            wanted = median(result[name]["seconds"]) / median(result[OURS]["seconds"])
+            assert result[f"ratio{suffix}_median"] == pytest.approx(wanted)
+    for side in result.values():
+        if isinstance(side, dict) and "ratio_median" in side:
+            wanted = median(result[PEER]["seconds"]) / median(side["seconds"])
+            assert side["ratio_median"] == pytest.approx(wanted)
 
 
 def test_without_the_peer_in_fp32_its_column_is_empty() -> None:
@@ -125,6 +153,24 @@ def test_the_result_is_printed_and_written(tmp_path: Path, capsys: pytest.Captur
     assert path.name == "some-kind.json"
     assert json.loads(capsys.readouterr().out) == json.loads(path.read_text(encoding="utf-8"))
     assert result["schema"] == "transferkit/benchmark/1"
+
+
+@pytest.mark.parametrize(("native", "folder"), [(True, "."), (False, harness.WITHOUT_BF16)])
+def test_a_processor_without_bf16_has_results_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, native: bool, folder: str
+) -> None:
+    monkeypatch.setattr(harness, "RESULTS", tmp_path)
+    monkeypatch.setattr(precision, "has_native_bf16", lambda: native)
+    result = harness.summarise(benchmark(), {OURS: [attempt(1.0)], PEER: [attempt(2.0)]})
+    assert harness.write(result, harness.arguments("").parse_args([]).out) == tmp_path / folder / "some-kind.json"
+    assert harness.write(result, tmp_path / "own") == tmp_path / "own" / "some-kind.json"
+
+
+def test_the_sides_take_five_turns_or_more_unless_said() -> None:
+    for script in (cold_start, decoding, finetune, grid, inference, translation_training):
+        assert script.parse([]).pairs >= 5
+    turns = latency.parse([])
+    assert turns.calls // turns.block >= 5
 
 
 def test_a_constant_cost_is_no_deviation_from_growth_in_proportion() -> None:

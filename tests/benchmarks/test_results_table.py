@@ -62,6 +62,18 @@ def test_a_row_says_what_was_measured_where() -> None:
     assert lines[-1] == "1. Some CPU, 2 cores, 1 thread; torch 2.13.0; 2026-01-02"
 
 
+def test_a_peer_has_peft_only_where_it_trains_with_it() -> None:
+    strategies = ("lora", "lora+rows=3500", "full", "partial", "linear-probe", "bottleneck")
+    named = {strategy: results_table.row(fake(variant=strategy), 1)[2] for strategy in strategies}
+    assert [strategy for strategy, peer in named.items() if peer == "Trainer + PEFT"] == ["lora", "lora+rows=3500"]
+    assert set(named.values()) == {"Trainer + PEFT", "Trainer"}
+    assert results_table.row(fake(name="grid"), 1)[2] == "Trainer + PEFT"
+
+
+def test_one_epoch_is_no_epochs() -> None:
+    assert results_table.row(fake(work={"rows": 1500, "epochs": 1}), 1)[1] == "1,500 rows, 1 epoch"
+
+
 def test_a_row_of_few_pairs_says_how_many_there_were() -> None:
     def pairs(number: int) -> list[str]:
         return results_table.row(fake(transferkit=fake()["transferkit"] | {"seconds": [1.0] * number}), 1)

@@ -125,6 +125,12 @@ def test_a_row_that_is_one_vector_needs_its_tokens_no_more(table: FeatureTable) 
     assert split(batch, 1) == [batch]
 
 
+def test_rows_that_are_vectors_are_batched_by_their_number_and_not_by_their_tokens(table: FeatureTable) -> None:
+    batches = list(replace(table, states=Vectors()).in_length_order(4))
+    assert [rows.tolist() for rows, _ in batches] == [[3, 0, 2, 1], [4]]
+    assert [batch["states"].flatten().tolist() for _, batch in batches] == [[3.0, 0.0, 2.0, 1.0], [4.0]]
+
+
 def test_an_epoch_holds_every_row_once_in_batches_of_like_lengths() -> None:
     lengths = np.random.default_rng(0).integers(1, 100, 1003)
     sampler = LengthGroupedSampler(lengths, batch_size=10, seed=0)

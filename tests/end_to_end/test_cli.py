@@ -219,9 +219,20 @@ def test_a_full_disk_is_said_in_a_sentence(
 
     monkeypatch.setattr("transferkit.api.draw_report", refuse)
     answer = run("report", folder / "cmp")
-    assert (answer.code, answer.err) == (
-        2, f"transferkit: {said}, then begin anew, or go on with --resume where a training had begun.\n",
-    )  # fmt: skip
+    assert (answer.code, answer.err) == (2, f"transferkit: {said}, then try again.\n")
+
+
+def test_a_training_without_room_can_be_gone_on_with(
+    folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    for command, options in (("train", ()), ("pretrain", ("--vectors", "minilm"))):
+        monkeypatch.setattr(f"transferkit.api.{command}", refuse)
+        answer = run(command, *options, "--data", folder / "reviews.csv", "--out", tmp_path / "run")
+        assert answer.code == 2
+        assert answer.err.endswith("begin anew, or go on with train --resume where a training had begun.\n")
 
 
 def test_predict_writes_a_file_in_the_order_of_the_rows(folder: Path, run: Run, tmp_path: Path) -> None:

@@ -6,14 +6,17 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 
 import transferkit
 from tests.small_data import write_csv
+from transferkit import run_folder
 from transferkit.config import RunConfig
-from transferkit.errors import TransferKitError
+from transferkit.errors import RunError, TransferKitError
+from transferkit.inference import predictor as predictor_module
 from transferkit.inference.predictor import Predictor
 from transferkit.settings import run_config
 from transferkit.training.forward import predict_logits
@@ -114,6 +117,26 @@ def test_broken_files_are_refused_with_a_sentence(trained: Callable[..., Path], 
         (run / "model" / file).unlink()
     with pytest.raises(TransferKitError, match=message):
         transferkit.load(run)("good film")
+
+
+@pytest.mark.parametrize(("native", "expected"), [(True, "bf16"), (False, "fp32")])
+def test_by_itself_it_answers_in_bf16_where_the_processor_has_it(
+    trained: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, native: bool, expected: Literal["bf16", "fp32"]
+) -> None:
+    run = trained("bert", "full")
+    monkeypatch.setattr(predictor_module, "has_native_bf16", lambda: native)
+    chosen, asked = transferkit.load(run), transferkit.load(run, precision=expected)
+    assert chosen.precision == expected
+    assert chosen(TEXTS) == asked(TEXTS)
+
+
+@pytest.mark.parametrize("strategy", ["full", "lora"])
+def test_a_tokenizer_that_is_another_one_now_is_refused(trained: Callable[..., Path], strategy: str) -> None:
+    run = trained("bert", strategy)
+    file = run / run_folder.TOKENIZER_FILE
+    file.write_text(file.read_text(encoding="utf-8").replace('"good"', '"well"'), encoding="utf-8")
+    with pytest.raises(RunError, match=r"tokenizer\.json is not what the run was trained with; bring it back"):
+        transferkit.load(run)
 
 
 def test_an_answer_needs_neither_transformers_nor_datasets(trained: Callable[..., Path]) -> None:

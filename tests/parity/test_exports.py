@@ -14,8 +14,10 @@ from safetensors.torch import load_file
 
 import transferkit
 from tests import tiny
+from transferkit import cli
 from transferkit.config import RunConfig
 from transferkit.errors import AdaptationError
+from transferkit.inference import predictor as predictor_module
 from transferkit.inference.export import export_to_peft, export_transformers
 from transferkit.inference.predictor import Predictor
 from transferkit.models.backbones import pool_mean
@@ -135,6 +137,16 @@ def test_an_export_that_fails_leaves_nothing(
     assert list(tmp_path.rglob("*")) == [tmp_path / "empty"]
     export(predictor, tmp_path / "empty")
     assert (tmp_path / "empty" / "tokenizer.json").is_file()
+
+
+@pytest.mark.parametrize("form", ["transformers", "peft"])
+def test_an_export_builds_no_inference_form(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    run = trained("bert", "lora", "model").folder
+    monkeypatch.setattr(predictor_module, "LeanClassifier", lambda *_: pytest.fail("built"))
+    cli.app(["export", str(run), "--to", form, "--out", str(tmp_path / "out")], standalone_mode=False)
+    assert (tmp_path / "out" / "tokenizer.json").is_file()
 
 
 def test_a_run_is_predicted_with_the_logits_of_its_training(trained: Trained) -> None:

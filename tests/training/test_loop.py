@@ -133,6 +133,27 @@ def test_eight_rows_at_once_equal_eight_steps_of_one(
         torch.testing.assert_close(whole, accumulated, atol=1e-5, rtol=1e-4)
 
 
+# Of one batch a pool, rows are drawn as they come.
+@pytest.mark.parametrize("pool", [1, 50])
+def test_every_row_is_trained_on_once_an_epoch_whatever_rows_share_its_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pool: int
+) -> None:
+    monkeypatch.setattr("transferkit.data.batching.POOL_BATCHES", pool)
+    rows, seen = table(61), list[int]()
+    collate = FeatureTable.__getitems__
+
+    def watched(self: FeatureTable, index: list[int]) -> dict[str, Tensor]:
+        if self is rows:
+            seen.extend(index)
+        return collate(self, index)
+
+    monkeypatch.setattr(FeatureTable, "__getitems__", watched)
+    fit(Bag(), TASK, rows, PLAN, validate=on(table(40, seed=1)), folder=tmp_path, listener=Listener())
+    for epoch in range(PLAN.epochs):
+        assert sorted(seen[61 * epoch : 61 * (epoch + 1)]) == list(range(61))
+    assert len(seen) == 61 * PLAN.epochs
+
+
 def test_the_best_epoch_is_kept_and_not_the_last(tmp_path: Path) -> None:
     # With a rate this large the model gets worse again.
     model, outcome = train(tmp_path, epochs=12, learning_rate=0.3, schedule="constant")

@@ -19,6 +19,10 @@ def test_vectors_do_not_decay_and_frozen_parameters_are_left_out() -> None:
     assert [tuple(p.shape) for p in spared["params"]] == [(4,), (4,), (4,)]
 
 
+def test_a_step_is_one_pass_over_all_tensors() -> None:
+    assert make_optimizer(nn.Linear(3, 4), 1e-3, 0.1).defaults["fused"] is True
+
+
 @pytest.mark.parametrize(("schedule", "reference"), [
     ("linear", transformers.get_linear_schedule_with_warmup),
     ("cosine", transformers.get_cosine_schedule_with_warmup),

@@ -7,6 +7,7 @@ import mmap
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -141,6 +142,45 @@ def test_states_of_something_else_are_not_served(
     assert len(list(folder.glob("*.states"))) == len(cache.kept) == 4
 
 
+def test_states_that_round_in_another_way_are_not_served(
+    backbone: Callable[[str], Path], table: FeatureTable, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prefix, cache = make_prefix(backbone("bert"), "linear-probe"), PrefixCache("disk", 10**9, Listener())
+    for compute in (EXACT, replace(EXACT, attention="plain"), replace(EXACT, threads=2)):
+        cache.apply(prefix, table, compute, 30, IDENTITY)
+    cache.apply(prefix, table, EXACT, 29, IDENTITY)
+    monkeypatch.setattr(prefix_cache, "processor", lambda: "another")
+    cache.apply(prefix, table, EXACT, 30, IDENTITY)
+    monkeypatch.setattr(prefix_cache, "package_version", lambda _: "another")
+    cache.apply(prefix, table, EXACT, 30, IDENTITY)
+    assert len(list(folder.glob("*.states"))) == len(cache.kept) == 6
+
+
+def test_states_are_on_the_disk_before_they_have_their_name(
+    backbone: Callable[[str], Path], table: FeatureTable, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[object] = []
+    rename = Path.replace
+
+    class Watched(mmap.mmap):
+        def flush(self, *place: int) -> None:
+            done.append("flush")
+            super().flush(*place)
+
+    def renamed(file: Path, target: Path) -> Path:
+        done.append("rename")
+        return rename(file, target)
+
+    monkeypatch.setattr(mmap, "mmap", Watched)
+    monkeypatch.setattr(os, "fsync", lambda number: done.append(os.fstat(number).st_ino))
+    monkeypatch.setattr(Path, "replace", renamed)
+    PrefixCache("disk", 10**9, Listener()).apply(
+        make_prefix(backbone("bert"), "linear-probe"), table, EXACT, 30, IDENTITY
+    )
+    [file] = folder.iterdir()
+    assert done == ["flush", file.stat().st_ino, "rename"]
+
+
 def test_auto_takes_memory_then_disk_then_nothing(
     backbone: Callable[[str], Path], table: FeatureTable, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -166,7 +206,9 @@ def test_a_full_disk_means_no_cache_and_a_warning(
 
     monkeypatch.setattr(os, "posix_fallocate", full)
     prefix, log = make_prefix(backbone("bert"), "linear-probe"), Log()
-    assert PrefixCache("disk", 10**9, log).apply(prefix, table, EXACT, 30, IDENTITY) is table
+    cache = PrefixCache("disk", 10**9, log)
+    assert cache.apply(prefix, table, EXACT, 30, IDENTITY) is table
+    assert cache.apply(prefix, table, EXACT, 30, IDENTITY | {"rows": "of another split"}) is table
     assert log.lines == [f"Warning: no prefix cache, as {folder} cannot take it: No space left on device."]
     assert list(folder.iterdir()) == []
 
@@ -203,6 +245,7 @@ def test_the_budget_holds_for_all_files_in_use(
     cache = PrefixCache("disk", 2 * size - 1, log)
     first = cache.apply(prefix, table, EXACT, 30, {"rows": "1"})
     assert cache.apply(prefix, table, EXACT, 30, {"rows": "2"}) is table
+    assert cache.apply(prefix, table, EXACT, 30, {"rows": "3"}) is table
     assert log.lines == [
         "No prefix cache: the states of the frozen layers take 1.66\xa0kB, more than training.prefix_cache_gigabytes "
         "leaves."

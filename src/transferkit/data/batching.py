@@ -153,6 +153,10 @@ class FeatureTable(torch.utils.data.Dataset[dict[str, Tensor]]):
         """The longest of `rows` rounded up, but never above the longest of all: the backbone may take no more."""
         return min(padded_length(self.lengths[rows]), self._longest)
 
+    def _width(self, rows: np.ndarray) -> int:
+        """The tokens that each of `rows` counts for in a batch of them."""
+        return 1 if self.states is not None and self.states.is_pooled else self._padded_length(rows)
+
     def padding_share(self, batches: Iterable[Sequence[int]]) -> float:
         """The share of padding among all tokens of these batches of rows."""
         real = padded = 0
@@ -162,12 +166,13 @@ class FeatureTable(torch.utils.data.Dataset[dict[str, Tensor]]):
         return 1 - real / padded
 
     def in_length_order(self, max_tokens: int) -> Iterator[tuple[np.ndarray, dict[str, Tensor]]]:
-        """(row numbers, batch) over all rows in batches of at most `max_tokens` tokens with padding, and of one row.
+        """(row numbers, batch) over all rows in batches of at most `max_tokens` tokens with padding, or of one row.
 
-        The longest come first, so that memory peaks at once and not at the end.
+        A row that is one vector counts as one token. The longest come first, so that memory peaks at once and not at
+        the end.
         """
         order = np.argsort(-self.lengths, kind="stable")
-        for rows in runs(order, max_tokens, self._padded_length):
+        for rows in runs(order, max_tokens, self._width):
             yield rows, self.__getitems__(rows)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from transferkit import run_folder
 from transferkit.data.batching import FeatureTable, ListColumn
 from transferkit.models.lean_encoder import NotLeanError
 from transferkit.run_record import TokenizerRecord
@@ -24,7 +25,7 @@ class LeanTokenizer:
 
         if record.pad_token_id is None:
             raise NotLeanError("a run of an earlier version")
-        file = run / "tokenizer" / "tokenizer.json"
+        file = run / run_folder.TOKENIZER_FILE
         if not file.is_file():
             raise NotLeanError("a tokenizer that is not in one file")
         self._backend: Any = Tokenizer.from_file(str(file))

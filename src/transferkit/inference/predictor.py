@@ -15,7 +15,7 @@ from transferkit import run_folder
 from transferkit.adaptation.capsule import attach
 from transferkit.config import BackboneConfig, Precision, TokenizationConfig
 from transferkit.data.batching import FeatureTable
-from transferkit.environment import quiet_libraries, release_memory
+from transferkit.environment import file_hash, quiet_libraries, release_memory
 from transferkit.errors import DataError, RunError
 from transferkit.evaluation.metrics import log_probabilities
 from transferkit.inference.lean import LeanClassifier
@@ -66,9 +66,6 @@ class Predictor:
         self.record = record
         self.precision: Precision = precision
         self._forms: dict[Precision, Form | None] = {}
-        if not self.is_lean:
-            # What is wrong with a run is said when it is loaded.
-            _ = self.tokenizer, self.model
 
     @cached_property
     def tokenizer(self) -> TextTokenizer:
@@ -185,25 +182,51 @@ def load(run: str | Path, *, precision: Literal["auto", "fp32", "bf16"] = "auto"
 
     Raises:
         ConfigError: there is no such precision.
-        RunError: there is no run that was trained to an end, or it is an export in int8 and `precision` is not `auto`.
+        RunError: there is no run that was trained to an end, its tokenizer is another one now, or it is an export in
+            int8 and `precision` is not `auto`.
         BackboneError: the run keeps a capsule only, and its base is not to be had.
         AdaptationError: the base is not the one the capsule was made on.
     """
-    folder = run_folder.resolve(run)
-    record = run_folder.read_record(folder)
-    if not (folder / "model").is_dir():
-        raise RunError(f"The run in {folder} has no model; {run_folder.remedy(folder)}.")
+    folder, record = _find(run)
     if is_quantized(folder):
         if precision != "auto":
             raise RunError(f"{folder} answers in int8; precision {precision} has no effect on it.")
-        return Predictor(folder, record, "fp32")
-    return Predictor(folder, record, answering_precision(precision))
+        precision = "fp32"
+    predictor = Predictor(folder, record, answering_precision(precision))
+    # What is wrong with a run is said when it is loaded.
+    return predictor if predictor.is_lean else _with_model(predictor)
 
 
 def load_exact(run: str | Path) -> Predictor:
     """Load a run to answer with the numbers that training ended with; an export in int8, with its own."""
     folder = run_folder.resolve(run)
     return load(folder, precision="auto" if is_quantized(folder) else "fp32")
+
+
+def load_whole(run: str | Path) -> Predictor:
+    """Load a run with its model as it was trained, for an export, which needs no inference form.
+
+    Raises:
+        as `load`; also where the run is an export in int8.
+    """
+    return _with_model(Predictor(*_find(run), "fp32"))
+
+
+def _find(run: str | Path) -> tuple[Path, RunRecord]:
+    folder = run_folder.resolve(run)
+    record = run_folder.read_record(folder)
+    if not (folder / "model").is_dir():
+        raise RunError(f"The run in {folder} has no model; {run_folder.remedy(folder)}.")
+    tokenizer = folder / run_folder.TOKENIZER_FILE
+    wanted = record.tokenizer.file_sha256
+    if wanted is not None and tokenizer.is_file() and file_hash(tokenizer) != wanted:
+        raise RunError(f"{tokenizer} is not what the run was trained with; bring it back, or train again.")
+    return folder, record
+
+
+def _with_model(predictor: Predictor) -> Predictor:
+    _ = predictor.tokenizer, predictor.model
+    return predictor
 
 
 def _load_model(folder: Path, record: RunRecord, tokenizer: TextTokenizer) -> TextClassifier:

@@ -6,7 +6,6 @@ Files are written beside their place and moved there, so that a stop at any mome
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from transferkit.adaptation.capsule import learnt_tensors, load_learnt
-from transferkit.environment import whole_file
+from transferkit.environment import whole_file, write_through
 from transferkit.errors import RunError
 from transferkit.evaluation.results import EpochRecord
 from transferkit.training.averaging import WeightAverage
@@ -129,6 +128,4 @@ def _write(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] |
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as partial:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial, metadata)
-        # Renamed before its bytes are on the disk, it would be empty after a power cut, and the one before it gone.
-        with partial.open("r+b") as file:
-            os.fsync(file.fileno())
+        write_through(partial)

@@ -6,11 +6,11 @@ import hashlib
 import json
 import platform
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import cast, get_args
+from typing import Any, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,8 @@ WORTHWHILE_RATIO = 1.3
 # work takes 50 MB more, which is then the most that a linear probe takes at all.
 BUDGET_SECONDS = 3.0
 STEP_FLOP = 20e9
+# The first round pays for what is set up once: figures of it alone are not kept.
+LEAST_ROUNDS = 2
 # Of fewer tokens a step says little of a long one.
 LEAST_TOKENS = 16
 _FILE = "measured.json"
@@ -71,38 +73,46 @@ def choose(config: LoopConfig, batch: Batch, signature: str, model: nn.Module) -
         return candidates[0], f"Computing in {candidates[0]}, {_why_single(config)}."
     file = cache_folder() / _FILE
     tokens = [ids for name, ids in batch.items() if ids.dtype == torch.int64 and name != "token_type_ids"]
-    key = _key(candidates, max(ids.shape[1] for ids in tokens), signature)
-    seconds = _read(file).get(key)
+    key = _key(candidates, len(tokens[0]), max(ids.shape[1] for ids in tokens), signature)
+    measured = _read(file).get(key)
     source = "measured before"
-    if seconds is None:
+    if measured is None:
         source = "measured now"
-        seconds = {str(candidate): time for candidate, time in measure(model, batch, candidates).items()}
-        if len(seconds) == len(candidates):
-            # A machine so busy that there was no time for all of them is measured again next time.
-            write_cached(file, json.dumps(_read(file) | {key: seconds}, indent=1))
+        times = measure(model, batch, candidates)
+        least = {str(candidate): min(seconds) for candidate, seconds in times.items()}
+        measured = {"tokens": sum(ids.numel() for ids in tokens), "seconds": least}
+        if all(len(times.get(candidate, ())) >= LEAST_ROUNDS for candidate in candidates):
+            # A machine so busy that there was no time for it is measured again next time.
+            write_cached(file, json.dumps(_read(file) | {key: measured}, indent=1))
+    seconds = measured["seconds"]
     chosen = best({candidate: seconds[str(candidate)] for candidate in candidates if str(candidate) in seconds})
     figures = "; ".join(f"{name} {1000 * value:.0f} ms" for name, value in seconds.items())
-    number = sum(ids.numel() for ids in tokens)
-    return chosen, f"Computing in {chosen} ({source}, a step of {number:,} tokens: {figures})."
+    return chosen, f"Computing in {chosen} ({source}, a step of {measured['tokens']:,} tokens: {figures})."
 
 
 def best(seconds: Mapping[Compute, float]) -> Compute:
-    """The fastest; in fp32, or with all threads, where none in bf16, or with fewer threads, is clearly faster."""
+    """The fastest; with all threads, and then in fp32, where none with fewer threads, or in bf16, is clearly faster."""
+
+    def fastest(some: Iterable[Compute]) -> Compute:
+        return min(some, key=lambda candidate: seconds[candidate])
+
     most = max(candidate.threads for candidate in seconds)
-    fastest = min(seconds, key=lambda candidate: seconds[candidate])
-    exact = [candidate for candidate in seconds if candidate.precision == "fp32"] or [fastest]
-    fastest = _unless_clearly_faster(seconds, min(exact, key=lambda candidate: seconds[candidate]), fastest)
-    # On a machine that others use, threads wait for each other at one moment and not at the next.
-    same = [c for c in seconds if c.threads == most and c.precision == fastest.precision] or [fastest]
-    return _unless_clearly_faster(seconds, min(same, key=lambda candidate: seconds[candidate]), fastest)
+    settled = {}
+    for precision in {candidate.precision for candidate in seconds}:
+        own = [candidate for candidate in seconds if candidate.precision == precision]
+        # On a machine that others use, threads wait for each other at one moment and not at the next.
+        usual = [candidate for candidate in own if candidate.threads == most] or own
+        settled[precision] = _unless_clearly_faster(seconds, fastest(usual), fastest(own))
+    chosen = fastest(settled.values())
+    return _unless_clearly_faster(seconds, settled.get("fp32", chosen), chosen)
 
 
 def _unless_clearly_faster(seconds: Mapping[Compute, float], usual: Compute, fastest: Compute) -> Compute:
     return fastest if seconds[usual] >= WORTHWHILE_RATIO * seconds[fastest] else usual
 
 
-def measure(model: nn.Module, batch: Batch, candidates: list[Compute]) -> dict[Compute, float]:
-    """Seconds of a forward and a backward pass: the least of the rounds that the budget has time for.
+def measure(model: nn.Module, batch: Batch, candidates: list[Compute]) -> dict[Compute, list[float]]:
+    """Seconds of every forward and backward pass, in as many rounds as the budget has time for.
 
     Candidates take turns, so that a machine that is disturbed for a moment does not wrong one of them; the first round
     also pays for what is set up once. A candidate that there was no time for is left out.
@@ -110,15 +120,15 @@ def measure(model: nn.Module, batch: Batch, candidates: list[Compute]) -> dict[C
     # Without dropout, with which the fused kernel is another one: adapters train on layers that have it off.
     model.eval()
     start = time.perf_counter()
-    seconds: dict[Compute, float] = {}
+    seconds: dict[Compute, list[float]] = {}
     # The random numbers of the run are its own.
     with torch.random.fork_rng(devices=[]), _without_words(model):
         while True:
             for candidate in candidates:
-                expected = max(seconds.values(), default=0.0)
+                expected = max((min(passes) for passes in seconds.values()), default=0.0)
                 if time.perf_counter() + expected > start + BUDGET_SECONDS:
-                    return seconds or {candidate: _step(model, batch, candidate)}
-                seconds[candidate] = min(_step(model, batch, candidate), seconds.get(candidate, float("inf")))
+                    return seconds or {candidate: [_step(model, batch, candidate)]}
+                seconds.setdefault(candidate, []).append(_step(model, batch, candidate))
 
 
 @contextmanager
@@ -265,18 +275,19 @@ def _why_single(config: LoopConfig) -> str:
     return "as asked for" if config.precision != "auto" else "as this processor has no bf16 of its own"
 
 
-def _key(candidates: list[Compute], length: int, signature: str) -> str:
-    # Lengths are told apart by powers of two: closer ones compute alike.
+def _key(candidates: list[Compute], rows: int, length: int, signature: str) -> str:
+    # Rows and lengths are told apart by powers of two: closer ones compute alike.
     facts = [
-        processor(), platform.machine(), torch.__version__, signature, length.bit_length(),
+        processor(), platform.machine(), torch.__version__, signature, rows.bit_length(), length.bit_length(),
         [asdict(candidate) for candidate in candidates],
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
-def _read(file: Path) -> dict[str, dict[str, float]]:
+def _read(file: Path) -> dict[str, Any]:
+    """What was measured before; nothing where there is no such file, or it holds something else."""
     try:
-        measured: dict[str, dict[str, float]] = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError):
+        measured = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return {}
-    return measured
+    return measured if isinstance(measured, dict) else {}

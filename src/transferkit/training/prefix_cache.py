@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -24,7 +24,15 @@ from torch import Tensor
 
 from transferkit.adaptation.prefix import Prefix
 from transferkit.data.batching import FeatureTable
-from transferkit.environment import cache_folder, release_memory, releasing, whole_file
+from transferkit.environment import (
+    cache_folder,
+    package_version,
+    processor,
+    release_memory,
+    releasing,
+    whole_file,
+    write_through,
+)
 from transferkit.formatting import size
 from transferkit.training.precision import Compute, autocast, threads, training_kernels
 from transferkit.training.tracking import Listener
@@ -71,6 +79,11 @@ class States:
         is_real = torch.arange(length) < torch.from_numpy(self.starts[rows + 1]).unsqueeze(1) - first
         return first + torch.arange(length) * is_real, is_real
 
+    def flush(self) -> None:
+        """Hand what was put to the system, where there is a file."""
+        if self.file is not None:
+            self.file.flush()
+
     def _give_back(self) -> None:
         """Let go of the pages of the file: the system would count them as the process's own until it needs memory."""
         if self.file is not None and hasattr(mmap, "MADV_DONTNEED"):
@@ -87,6 +100,8 @@ class PrefixCache:
     kept: dict[str, States] = field(default_factory=dict)
     # Bytes of the files that are in use.
     on_disk: int = 0
+    # Whether it has been said that states are not kept.
+    has_refused: bool = False
 
     def apply(
         self, prefix: Prefix, table: FeatureTable, compute: Compute, max_tokens: int, identity: dict[str, str]
@@ -96,12 +111,11 @@ class PrefixCache:
         Args:
             prefix: the lower part of the model, in eval mode.
             table: the rows.
-            compute: states in another precision are other states.
-            max_tokens: of one pass through the model.
+            compute: another precision, kernel or number of threads rounds in another way.
+            max_tokens: of one pass through the model, which decides the rows that share it, and so the rounding.
             identity: what the states depend on besides: the base, the tokenizer, the text.
         """
-        facts = identity | {"prefix": str(prefix), "precision": compute.precision}
-        key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        key = _key(prefix, compute, max_tokens, identity)
         if key not in self.kept:
             with threads(compute.threads):
                 states = self._make(key, prefix, table, compute, max_tokens)
@@ -143,7 +157,7 @@ class PrefixCache:
         if self.on_disk + number_of_bytes <= self.budget_bytes:
             return "disk"
         and_memory = "a quarter of the free memory and than " if self.mode == "auto" else ""
-        self.listener.said(
+        self._refuse(
             f"No prefix cache: the states of the frozen layers take {size(number_of_bytes)}, more than {and_memory}"
             "training.prefix_cache_gigabytes leaves."
         )
@@ -168,11 +182,26 @@ class PrefixCache:
                 _allocate(partial, number_of_bytes)
                 states = _mapped(partial, shape, dtype, starts, mmap.ACCESS_WRITE)
                 fill(states)
+                states.flush()
+                write_through(partial)
         except OSError as error:
-            self.listener.said(f"Warning: no prefix cache, as {file.parent} cannot take it: {error.strerror}.")
+            self._refuse(f"Warning: no prefix cache, as {file.parent} cannot take it: {error.strerror}.")
             return None
         self.on_disk += number_of_bytes
         return states
+
+    def _refuse(self, why: str) -> None:
+        """Say once why states are not kept: what is so of one split is so of the others, and of all runs."""
+        if not self.has_refused:
+            self.listener.said(why)
+        self.has_refused = True
+
+
+def _key(prefix: Prefix, compute: Compute, max_tokens: int, identity: dict[str, str]) -> str:
+    """Names the states to the last bit: a run gives the same numbers whatever was kept before it."""
+    versions = {name: package_version(name) for name in ("transferkit", "torch", "transformers")}
+    facts = [identity, str(prefix), asdict(compute), max_tokens, processor(), versions]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def _compute(prefix: Prefix, batch: dict[str, Tensor]) -> Tensor:

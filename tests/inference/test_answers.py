@@ -1,0 +1,83 @@
+"""Files are answered as they are read: nothing waits for the last row, and no row waits in memory."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.small_data import write_csv
+from transferkit.data import delimited
+from transferkit.data.chunks import CHUNK_ROWS
+from transferkit.data.prediction_input import iter_texts
+from transferkit.inference import answers
+from transferkit.inference.predictor import Prediction
+
+ROWS = 3 * CHUNK_ROWS
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return write_csv(tmp_path / "in.csv", ("text",), [(f"film {number}",) for number in range(ROWS)])
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The numbers of the lines that were read so far."""
+    seen: list[int] = []
+    lines = delimited.lines
+
+    def counted(*arguments: Any) -> Iterator[str]:
+        for number, line in enumerate(lines(*arguments), start=1):
+            seen.append(number)
+            yield line
+
+    monkeypatch.setattr(delimited, "lines", counted)
+    return seen
+
+
+class FakeRun:
+    """Finds every text good."""
+
+    labels = ("bad", "good")
+    record = SimpleNamespace(is_pair=False, data=SimpleNamespace(columns={"text": "text"}))
+
+    def __call__(self, texts: list[str]) -> list[Prediction]:
+        return [Prediction("good", {"bad": 0.0, "good": 1.0})] * len(texts)
+
+
+class Out(io.StringIO):
+    """Notes how much had been read when each part was written."""
+
+    def __init__(self, read: list[int]) -> None:
+        super().__init__()
+        self.read_lines, self.at_writes = read, list[int]()
+
+    def write(self, text: str) -> int:
+        self.at_writes.append(len(self.read_lines))
+        return super().write(text)
+
+
+def test_the_first_rows_come_before_the_rest_is_read(source: Path, read: list[int]) -> None:
+    assert len(next(iter_texts(source, is_pair=False))) == 1024
+    assert len(read) <= CHUNK_ROWS + 2
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_answers_are_written_while_the_file_is_read(
+    source: Path, read: list[int], monkeypatch: pytest.MonkeyPatch, as_json: bool
+) -> None:
+    out = Out(read)
+    monkeypatch.setattr(answers, "load", lambda *_, **__: FakeRun())
+    monkeypatch.setattr(sys, "stdout", out)
+    answers.predict_file(
+        Path("run"), source, precision="auto", columns=(), encoding=None, quoting="auto", out=None, overwrite=False,
+        as_json=as_json,
+    )  # fmt: skip
+    assert out.at_writes[0] <= CHUNK_ROWS + 2 < ROWS < len(read)
+    assert len(out.getvalue().splitlines()) == ROWS + (not as_json)
