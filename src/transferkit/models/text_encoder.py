@@ -42,6 +42,8 @@ class TextEncoder(PreTrainedModel):  # type: ignore[misc]
     """Ids to hidden states [rows, length, width]: vectors times sqrt(width), plus positions, through the layers."""
 
     config_class = TextEncoderConfig
+    # Where a model of transformers with a head keeps its encoder; what has no such part is an encoder without a head.
+    base_model_prefix = "text_encoder"
 
     def __init__(self, config: TextEncoderConfig) -> None:
         super().__init__(config)
