@@ -169,6 +169,16 @@ def test_dollar_signs_in_labels_are_not_mathematics() -> None:
     assert any("$x$</text>" in figure for figure in figures)
 
 
+def test_what_was_adapted_is_the_backbone_or_in_pretraining_a_new_encoder() -> None:
+    assert "backbone minilm" in read("single").text
+    comparison = single()
+    encoder = {"architecture": "averaging", "vectors": "glove.6B.100d.txt"}
+    pretrained = comparison.model_copy(update={"config": comparison.config | {"encoder": encoder}})
+    text = Reader(render(pretrained, [])).text
+    assert "new encoder averaging on glove.6B.100d.txt" in text
+    assert "minilm" not in text
+
+
 def test_verdict_comes_first() -> None:
     comparison = seeds_of_two_classes()
     text = read("seeds").text

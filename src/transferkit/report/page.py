@@ -82,6 +82,7 @@ def render(comparison: Comparison, histories: History, mistakes: list[Mistake], 
     context = {
         "title": _title(comparison, strategies),
         "facts": _facts(comparison),
+        "asked": _asked(comparison.config),
         "comparison": comparison,
         "strategies": strategies,
         "scored": scored,
@@ -121,14 +122,30 @@ def _title(comparison: Comparison, strategies: Sequence[StrategyView]) -> str:
 def _facts(comparison: Comparison) -> list[tuple[str, str]]:
     """What stands under the title."""
     seeds = list(dict.fromkeys(result.seed for result in comparison.results))
-    backbone = tables.lookup(comparison.config, "backbone", "name")
     return [
-        *([("backbone", str(backbone))] if backbone else []),
+        *_base(comparison.config),
         ("task", comparison.task),
         *split_facts(comparison.data.rows),
         ("seed" if len(seeds) == 1 else "seeds", ", ".join(map(str, seeds))),
         ("made", formatting.moment(comparison.created)),
     ]
+
+
+def _asked(config: dict[str, Any]) -> dict[str, Any]:
+    """The settings by dotted path; a pre-training has none of the backbone's name, whatever stands there."""
+    settings = flatten(config)
+    if "encoder.vectors" in settings:
+        settings.pop("backbone.name", None)
+    return settings
+
+
+def _base(config: dict[str, Any]) -> list[tuple[str, str]]:
+    """What was adapted: a backbone, or in pre-training a new encoder on vectors; nothing where it is not known."""
+    architecture, vectors = (tables.lookup(config, "encoder", name) for name in ("architecture", "vectors"))
+    if vectors:
+        return [("new encoder", f"{architecture} on {vectors}")]
+    backbone = tables.lookup(config, "backbone", "name")
+    return [("backbone", str(backbone))] if backbone else []
 
 
 def split_facts(rows: Mapping[str, int]) -> list[tuple[str, str]]:
