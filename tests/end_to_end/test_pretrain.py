@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -54,6 +55,9 @@ def test_a_stopped_pretraining_goes_on_to_the_same_backbone(folder: Path, tmp_pa
     transferkit.pretrain(config, tmp_path / "whole")
     stopped = transferkit.pretrain(config, tmp_path / "stopped", listener=Impatient(150))
     assert (stopped.status, stopped.epochs) == ("interrupted", 1)
+    said = "was stopped before its end, so it is no backbone yet; go on with it by `transferkit train --resume --out "
+    with pytest.raises(RunError, match=f"{said}{tmp_path / 'stopped'}`"):
+        find_backbone(str(tmp_path / "stopped"))
     assert transferkit.resume(tmp_path / "stopped").status == "finished"
     whole, resumed = (load_file(tmp_path / one / "model" / "model.safetensors") for one in ("whole", "stopped"))
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
@@ -181,6 +185,17 @@ def slowly(predictor: Predictor, rows: list[tuple[str, ...]]) -> np.ndarray:
 def test_a_capsule_is_no_backbone(folder: Path, tmp_path: Path) -> None:
     run = trained(folder, folder / "averaging", "lora", tmp_path / "run")
     with pytest.raises(RunError, match="holds a capsule of lora, not a whole model, and so is no backbone; name a run"):
+        find_backbone(str(run))
+
+
+def test_a_run_that_was_killed_and_an_export_without_weights_are_no_backbones(folder: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(folder / "averaging", tmp_path / "run")
+    assert find_backbone(str(run)).folder == run / "model"
+    (run / "results.json").unlink()
+    with pytest.raises(RunError, match="was stopped before its end"):
+        find_backbone(str(run))
+    (run / "model" / "config.json").unlink()
+    with pytest.raises(RunError, match="holds no weights that can be trained; name the run that it was exported from"):
         find_backbone(str(run))
 
 
