@@ -116,7 +116,13 @@ def pretrain_config(recipe: Path | None, options: Mapping[str, Any], assignments
     encoder = settings.get("encoder", {})
     if isinstance(encoder, dict) and "vectors" not in encoder:
         raise ConfigError("--vectors is missing: name a file of word vectors, or minilm for those of that backbone.")
-    return build(PretrainConfig, settings, where)
+    config = build(PretrainConfig, settings, where)
+    # The configuration itself cannot refuse the default name: the record of a run holds every field.
+    if "name" in config.backbone.model_fields_set:
+        raise ConfigError(
+            f"{where}: backbone.name has no effect on pre-training, which begins with encoder.vectors; leave it out."
+        )
+    return config
 
 
 def task_of(recipe: Path | None, asked: str | None) -> str:

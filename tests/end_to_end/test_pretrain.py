@@ -219,6 +219,7 @@ def test_a_run_without_its_head_is_refused(folder: Path, tmp_path: Path) -> None
         ),
         ({"encoder.hidden": 64}, "encoder.hidden has no effect on the architecture text-encoder"),
         ({"backbone.name": "bert"}, "backbone.name has no effect on pre-training"),
+        ({"backbone.name": "minilm"}, "backbone.name has no effect on pre-training"),
         ({"strategy": "lora"}, "pre-training trains all weights; the strategy lora has no effect"),
         ({"encoder.vector": "x"}, "there is no setting 'encoder.vector'. Did you mean vectors"),
     ],
