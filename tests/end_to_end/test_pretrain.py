@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shutil
@@ -129,8 +130,15 @@ def test_a_comparison_says_of_each_strategy_once_what_becomes_of_the_weights(fol
     assert [lines for lines in log.lines if lines.startswith("Parameters")][2:] == [probe, full], "of what is new"
 
 
-@pytest.mark.parametrize("architecture", ["text-encoder", "averaging"])
-@pytest.mark.parametrize("strategy", ["scratch", "full", "linear-probe", "lora(rank=2)", "peft:ia3"])
+@pytest.mark.parametrize(
+    ("architecture", "strategy"),
+    [
+        *itertools.product(
+            ["text-encoder", "averaging"], ["scratch", "full", "linear-probe", "lora(rank=2)", "peft:ia3"]
+        ),
+        ("text-encoder", "peft:prompt-tuning(num_virtual_tokens=2)"),
+    ],
+)
 def test_a_run_answers_with_what_training_ended_with(
     folder: Path, tmp_path: Path, architecture: str, strategy: str
 ) -> None:

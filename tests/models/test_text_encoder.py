@@ -164,6 +164,25 @@ def test_strategies_adapt_it(
     torch.testing.assert_close(model.eval()(**BATCH), before, atol=1e-2, rtol=1e-2)
 
 
+@pytest.mark.parametrize("method", ["prompt-tuning", "p-tuning"])
+def test_virtual_tokens_stand_before_a_text(model: TextClassifier, method: str) -> None:
+    before = model(**BATCH)
+    report = make_strategy(StrategySpec(name=f"peft:{method}", options={"num_virtual_tokens": 3})).apply(model)
+    assert set(report.trainable_names) > model.head_parameters
+    together = tiny.logits_of(model, BATCH)
+    assert not torch.allclose(together, before, atol=1e-4)
+    alone = tiny.logits_of(model, {"input_ids": IDS[1:, :2], "attention_mask": REAL[1:, :2]})
+    torch.testing.assert_close(together[1:], alone, atol=1e-5, rtol=1e-5)
+    with disabled(model), torch.no_grad():
+        torch.testing.assert_close(model(**BATCH), before)
+
+
+def test_vectors_may_stand_in_place_of_ids(network: TextEncoder) -> None:
+    vectors = network.embedding(IDS)
+    given = network(inputs_embeds=vectors, attention_mask=REAL).last_hidden_state
+    torch.testing.assert_close(given, network(**BATCH).last_hidden_state)
+
+
 def test_the_last_layer_of_one_is_the_layer_and_no_list_inside_it(tmp_path: Path) -> None:
     model = loaded(made(tmp_path, layers=1))
     report = make_strategy(StrategySpec(name="partial")).apply(model)

@@ -89,7 +89,7 @@ def locate(name: str, revision: str | None = None) -> BackboneFiles:
     if folder.is_dir():
         return BackboneFiles(name, _with_model(folder))
     if name.startswith("runs/"):
-        # As the commands and recipes here call what they write, and nobody on the hub is called.
+        # As the commands and recipes here call what they write.
         raise BackboneError(
             f"There is no run {name}; write it first (a recipe that adapts an encoder says how: `transferkit pretrain` "
             f"with --out {name}), or name another backbone."
