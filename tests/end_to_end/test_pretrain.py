@@ -196,6 +196,23 @@ def test_a_capsule_is_no_backbone(folder: Path, tmp_path: Path) -> None:
         find_backbone(str(run))
 
 
+def test_pairs_that_become_one_text_are_said(folder: Path, tmp_path: Path) -> None:
+    rows = [(f"this film was {GOOD[n % 3]} {n}", f"the {BAD[n % 3]} plot", "ab"[n % 2]) for n in range(40)]
+    settings = {
+        "data.source": str(write_csv(tmp_path / "pairs.csv", ("first", "second", "label"), rows)),
+        "data.pair": ("first", "second"), "encoder.vectors": str(folder / "vectors.txt"), "training.epochs": 1,
+    }  # fmt: skip
+    log = Log()
+    transferkit.pretrain(pretrain_config(None, settings, []), tmp_path / "run", listener=log)
+    said = "puts nothing between the two texts of a pair, so the backbone reads them as one"
+    assert [said in line for line in log.lines].count(True) == 1
+    assert any(said in note for note in read_record(tmp_path / "run").data.notes)
+    settings = {"data.source": str(folder / "topics.csv"), "encoder.vectors": str(folder / "vectors.txt")}
+    log = Log()
+    transferkit.pretrain(pretrain_config(None, settings | {"training.epochs": 1}, []), tmp_path / "one", listener=log)
+    assert not any(said in line for line in log.lines)
+
+
 def test_a_run_that_was_killed_and_an_export_without_weights_are_no_backbones(folder: Path, tmp_path: Path) -> None:
     run = shutil.copytree(folder / "averaging", tmp_path / "run")
     assert find_backbone(str(run)).folder == run / "model"
