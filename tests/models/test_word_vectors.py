@@ -54,9 +54,9 @@ def test_of_a_word_that_comes_twice_the_first_counts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("a 1 2\nb 1\n", "line 2: 1 numbers follow the word, and 2 in the first line"),
-        ("a 1 2\n. . 1 2\n", "line 2: 3 numbers follow the word, and 2 in the first line"),
-        ("a 1 2\n\nb 1 2\n", "line 2: 0 numbers"),
+        ("a 1 2\nb 1\n", "line 2 has a vector of length 1, and the first line one of length 2; mend the line"),
+        ("a 1 2\n. . 1 2\n", "line 2 has a vector of length 3, and the first line one of length 2; mend the line"),
+        ("a 1 2\n\nb 1 2\n", "line 2 has a vector of length 0"),
         ("a 1 2\nb 1 x\n", "line 2: a value after the word is no number"),
         ("a 1 2\nb 1 nan\n", "line 2: a value after the word is no number"),
         ("a 1 2\nb 1 1e300\n", "line 2: a value after the word is no number"),

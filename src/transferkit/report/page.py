@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from transferkit import formatting
+from transferkit.comparison.verdict import COSTS
 from transferkit.evaluation.results import Comparison, EpochRecord, Mistake
 from transferkit.parsing import flatten
 from transferkit.report import figures, palette, tables
@@ -19,11 +20,12 @@ from transferkit.report.svg import Picture
 from transferkit.report.views import StrategyView, gather
 
 _TEMPLATES = Path(__file__).parent / "templates"
-_COSTS = (
-    ("trainable_parameters", "Accuracy against trainable parameters", "parameters"),
-    ("train_seconds", "Accuracy against training time", "seconds"),
-    ("stored_bytes", "Accuracy against stored size", "bytes"),
-)
+# Title and unit of the picture of each cost.
+_COST_PICTURES = {
+    "trainable_parameters": ("Accuracy against trainable parameters", "parameters"),
+    "train_seconds": ("Accuracy against training time", "seconds"),
+    "stored_bytes": ("Accuracy against stored size", "bytes"),
+}
 _FILTERS = (
     formatting.percent,
     formatting.percent_interval,
@@ -190,8 +192,8 @@ def _evidence_pictures(
 def _cost_pictures(scored: Sequence[StrategyView]) -> list[Picture]:
     """Pareto plots of the costs that at least two strategies have on record."""
     return [
-        figures.pareto(scored, cost, title, unit)
-        for cost, title, unit in _COSTS
+        figures.pareto(scored, cost, *_COST_PICTURES[cost])
+        for cost in COSTS
         if sum(bool(strategy.cost(cost)) for strategy in scored) > 1
     ]
 
