@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import runpy
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -49,9 +50,24 @@ def test_own_data(reviews: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 def test_adapt_any_module(capsys: pytest.CaptureFixture[str]) -> None:
     main_of("adapt_any_module.py")()
-    printed = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].endswith("hidden.lora_a, hidden.lora_b, output.weight, output.bias")
+    assert lines[1].count("hidden.lora_a") == 1
+    printed = dict(line.split(": ", 1) for line in lines)
     assert float(printed["adapted to 5-9"].rstrip("%")) > 80
     assert printed["the base is still there for 0-4"] == printed["pretrained on 0-4"]
+
+
+@pytest.mark.parametrize("name", ["adapt_any_module.py", "digits_to_letters.py"])
+def test_an_example_without_scikit_learn_says_what_to_install(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for module in ("sklearn", "sklearn.datasets"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(SystemExit) as ended:
+        main_of(name)()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "scikit-learn is not installed; install it with: pip install scikit-learn.\n"
 
 
 def rows_of(printed: str) -> dict[str, tuple[int, float]]:

@@ -20,6 +20,8 @@ from tests.small_data import write_csv
 from tests.training.test_checkpoint import Killed
 from tests.training.test_tensorboard import events_of, tables_of
 from transferkit import api, job, run_folder
+from transferkit.adaptation.lora import LoRA
+from transferkit.adaptation.strategies import STRATEGIES
 from transferkit.config import RunConfig
 from transferkit.data.preparation import prepare
 from transferkit.errors import AdaptationError, ConfigError, RunError
@@ -442,6 +444,21 @@ def test_a_run_of_lora_says_what_it_learnt_in_its_folder_and_on_its_page(
     page.unlink()
     api.draw_report(tmp_path / "run")
     assert page.read_text(encoding="utf-8") == drawn
+
+
+@pytest.mark.parametrize("family", ["bert", "modernbert"])
+def test_a_capsule_answers_as_it_did_when_a_default_has_changed(
+    family: str, backbone: Callable[[str], Path], settings: dict[str, object], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    class Later(LoRA):
+        alpha: float = 64.0
+
+    settings["backbone.name"] = str(backbone(family))
+    run(settings, tmp_path / "run", "lora(rank=2)", learning_rate=0.01)
+    before = transferkit.load(tmp_path / "run").logits([("the film was fine",)])
+    monkeypatch.setitem(STRATEGIES, "lora", Later)
+    assert np.array_equal(transferkit.load(tmp_path / "run").logits([("the film was fine",)]), before)
 
 
 @pytest.mark.parametrize("strategy", ["full", "linear-probe", "bottleneck"])

@@ -8,7 +8,7 @@ import pytest
 
 from transferkit.config import RunConfig, StrategySpec
 from transferkit.errors import ConfigError
-from transferkit.settings import compare_config, parse_strategy, run_config, split_list
+from transferkit.settings import compare_config, is_named, parse_strategy, run_config, split_list
 
 
 @pytest.fixture
@@ -68,6 +68,18 @@ def test_what_compares_has_no_effect_on_a_run(assignment: str) -> None:
 
 def test_a_strategy_named_on_the_command_line_keeps_the_recipes_options(recipe: Path) -> None:
     assert run_config(recipe, {"strategies": ["lora"]}, []).strategy.options == {"rank": 2}
+
+
+def test_a_name_stands_for_all_that_the_recipe_has_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("strategies: [{lora: {rank: 2}}, full, {lora: {rank: 8}}]\n")
+    config = compare_config(path, {"strategies": ["lora"]}, [])
+    assert config.labels() == ["lora(rank=2)", "lora(rank=8)"]
+    assert compare_config(path, {}, []).labels() == ["lora(rank=2)", "full", "lora(rank=8)"]
+    with pytest.raises(ConfigError, match=r"compares lora\(rank=2\), lora\(rank=8\); name one of them"):
+        run_config(path, {"strategies": ["lora"]}, [])
+    path.write_text("strategies: [lora, {lora: {rank: 8}}]\n")
+    assert compare_config(path, {"strategies": ["lora"]}, []).strategies == (StrategySpec(name="lora"),)
 
 
 def test_an_assignment_to_no_section_and_no_strategy_is_refused(recipe: Path) -> None:
@@ -131,3 +143,17 @@ def test_a_strategy_reads_its_options() -> None:
     assert parse_strategy("peft:dora") == StrategySpec(name="peft:dora")
     with pytest.raises(ConfigError, match="is not a strategy"):
         parse_strategy("lora(rank=4")
+
+
+@pytest.mark.parametrize(
+    ("label", "is_meant"),
+    [
+        ("lora", True),
+        ("lora(rank=4,targets=query)", True),
+        ("lora(targets=[query], rank=4.0)", True),
+        ("lora(rank=4)", False),
+        ("full", False),
+    ],
+)
+def test_a_label_names_a_strategy_with_all_its_options_or_none(label: str, is_meant: bool) -> None:
+    assert is_named(label, StrategySpec(name="lora", options={"rank": 4, "targets": ["query"]})) == is_meant

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -215,6 +215,12 @@ class StrategySpec(Section):
         return label.partition("(")[0]
 
 
+def labels_of(specs: Sequence[StrategySpec]) -> list[str]:
+    """A name per strategy: the plain one where it is unique, else the one with its options."""
+    names = [spec.name for spec in specs]
+    return [spec.label if names.count(spec.name) > 1 else spec.name for spec in specs]
+
+
 class SharedConfig(Section):
     """What all runs of a comparison have in common."""
 
@@ -291,7 +297,8 @@ class CompareConfig(SharedConfig):
     # A strategy with fewer trainable parameters is recommended over the best one when the two cannot be told
     # apart and their scores differ by no more than this: one point, about the spread between seeds.
     margin: float = Field(default=0.01, ge=0, lt=1)
-    # Accuracy by name of strategy, from 0 to 1, as others have published it: the report shows it beside ours.
+    # Accuracy from 0 to 1, as others have published it, which the report shows beside ours: by the name of a strategy,
+    # or by name and options as the command line takes them, which stand for that one alone.
     published: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -303,9 +310,8 @@ class CompareConfig(SharedConfig):
         return self
 
     def labels(self) -> list[str]:
-        """A name per strategy: the plain one where it is unique, else the one with its options."""
-        names = [spec.name for spec in self.strategies]
-        return [spec.label if names.count(spec.name) > 1 else spec.name for spec in self.strategies]
+        """A name per strategy, as `labels_of` gives them."""
+        return labels_of(self.strategies)
 
     def runs(self) -> Iterator[tuple[str, RunConfig]]:
         """Every (label, run); all strategies with the first seed come first, so a stopped job compares them all."""

@@ -135,6 +135,11 @@ def _tokenize(
 def _facts(data: TextData, tokenizer: TextTokenizer, lengths: np.ndarray) -> DataFacts:
     cut = inspection.Lengths.of(lengths, tokenizer.max_length)
     notes = [*data.notes, *tokenizer.notes]
+    if "pair" in data.columns and tokenizer.joins_pairs():
+        notes.append(
+            "The tokenizer puts nothing between the two texts of a pair, so the backbone reads them as one; "
+            "that of minilm parts them."
+        )
     if cut.truncated_rows:
         notes.append(
             f"{percent(cut.truncated_rows)} of the training rows are longer than {tokenizer.max_length} tokens and "

@@ -12,7 +12,7 @@ from transferkit import run_folder
 from transferkit.adaptation.base import AdaptationReport, Strategy
 from transferkit.adaptation.capsule import CapsuleInfo, save_capsule
 from transferkit.adaptation.prefix import Prefix, find_prefix
-from transferkit.adaptation.strategies import make_strategy
+from transferkit.adaptation.strategies import make_strategy, resolved
 from transferkit.adaptation.weights import as_table, weights_of
 from transferkit.config import RunConfig, TrainingConfig
 from transferkit.environment import PeakMemory, describe, file_hash, release_memory
@@ -221,7 +221,7 @@ def _save_model(folder: Path, model: TextClassifier, strategy: Strategy, config:
         save_whole(target, model)
     else:
         info = CapsuleInfo(
-            strategy=config.strategy,
+            strategy=resolved(config.strategy),
             task=job.task.name,
             labels=job.data.labels,
             backbone=job.files.name,

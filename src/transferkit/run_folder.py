@@ -216,7 +216,7 @@ def find_backbone(name: str, revision: str | None = None) -> BackboneFiles:
     """A run by its folder, of a comparison the one that it recommends, and anything else as `locate` finds it.
 
     Raises:
-        RunError: the run is of another task, has no model yet, or holds a capsule and not the whole model.
+        RunError: the run is of another task, was stopped, or holds a capsule or a quantized form and no whole model.
         BackboneError: as `locate`.
     """
     folder = Path(name).expanduser()
@@ -229,10 +229,16 @@ def find_backbone(name: str, revision: str | None = None) -> BackboneFiles:
             f"{folder} holds a capsule of {record.label}, not a whole model, and so is no backbone; name a run of "
             "`transferkit pretrain`, of full or of scratch."
         )
-    if not (folder / "model" / "config.json").is_file():
-        raise RunError(f"{folder} holds no weights that can be trained; name a run that was trained to its end.")
+    model = folder / "model"
+    if model.is_dir() and not (model / "config.json").is_file():
+        raise RunError(f"{folder} holds no weights that can be trained; name the run that it was exported from.")
+    if not _is_finished(folder):
+        raise RunError(
+            f"{folder} was stopped before its end, so it is no backbone yet; go on with it by "
+            f"`transferkit train --resume --out {folder}`."
+        )
     pooling = None if record.backbone.pooling == "model" else record.backbone.pooling
-    return BackboneFiles(name, folder / "model", tokenizer=folder / "tokenizer", pooling=pooling)
+    return BackboneFiles(name, model, tokenizer=folder / "tokenizer", pooling=pooling)
 
 
 def is_model_of_run(folder: Path) -> bool:
@@ -289,7 +295,7 @@ def read_stopped(folder: Path) -> RunRecord | TranslationRecord:
         RunError: there is no run, or it is finished.
     """
     record = read_any(folder)
-    if (folder / RESULT_FILE).is_file() and read_result(folder).status == "finished":
+    if _is_finished(folder):
         raise RunError(f"{folder} is finished; there is nothing to go on with.")
     return record
 
@@ -299,6 +305,10 @@ def remedy(folder: Path) -> str:
     if (folder / RESULT_FILE).is_file() and read_result(folder).status != "interrupted":
         return "train it again with --overwrite"
     return f"it was stopped, and `transferkit train --resume --out {folder}` goes on with it"
+
+
+def _is_finished(folder: Path) -> bool:
+    return (folder / RESULT_FILE).is_file() and read_result(folder).status == "finished"
 
 
 def _other_task(folder: Path, record: RunRecord | TranslationRecord, wanted: str) -> RunError:

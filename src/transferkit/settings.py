@@ -17,7 +17,7 @@ from transferkit.config import (
     TranslationConfig,
 )
 from transferkit.errors import ConfigError, did_you_mean
-from transferkit.parsing import assign, build, parse_assignment, read_recipe
+from transferkit.parsing import as_typed, assign, build, parse_assignment, read_recipe
 
 TASKS = ("classification", "translation")
 # What a run has one of, and a comparison several.
@@ -91,7 +91,7 @@ def _comparison(
     for keys, value in assigned:
         if keys[0] in CompareConfig.model_fields:
             assign(settings, keys, value)
-    specs = [_with_options_of(known, spec) for spec in _specs(settings, where)]
+    specs = [one for spec in _specs(settings, where) for one in _with_options_of(known, spec)]
     for keys, value in assigned:
         if keys[0] not in CompareConfig.model_fields:
             specs = _with_option(specs, keys, value)
@@ -116,7 +116,13 @@ def pretrain_config(recipe: Path | None, options: Mapping[str, Any], assignments
     encoder = settings.get("encoder", {})
     if isinstance(encoder, dict) and "vectors" not in encoder:
         raise ConfigError("--vectors is missing: name a file of word vectors, or minilm for those of that backbone.")
-    return build(PretrainConfig, settings, where)
+    config = build(PretrainConfig, settings, where)
+    # The configuration itself cannot refuse the default name: the record of a run holds every field.
+    if "name" in config.backbone.model_fields_set:
+        raise ConfigError(
+            f"{where}: backbone.name has no effect on pre-training, which begins with encoder.vectors; leave it out."
+        )
+    return config
 
 
 def task_of(recipe: Path | None, asked: str | None) -> str:
@@ -175,10 +181,10 @@ def _specs(settings: Mapping[str, Any], where: str) -> list[StrategySpec]:
     return [parse_strategy(spec) if isinstance(spec, str) else build(StrategySpec, spec, where) for spec in listed]
 
 
-def _with_options_of(known: Sequence[StrategySpec], spec: StrategySpec) -> StrategySpec:
-    """A bare name stands for the strategy of that name in the recipe, with its options there."""
+def _with_options_of(known: Sequence[StrategySpec], spec: StrategySpec) -> list[StrategySpec]:
+    """A bare name that the recipe does not list stands for all that it has of that name, with their options there."""
     same = [other for other in known if other.name == spec.name]
-    return same[0] if not spec.options and len(same) == 1 else spec
+    return same if same and not spec.options and spec not in known else [spec]
 
 
 def _with_option(specs: Sequence[StrategySpec], keys: Sequence[str], value: Any) -> list[StrategySpec]:
@@ -235,3 +241,17 @@ def parse_strategy(text: str) -> StrategySpec:
             raise ConfigError(f"{text!r}: {part!r} is not an option; write key=value.")
         options[key] = value.split("+") if isinstance(value, str) and "+" in value else value
     return StrategySpec(name=name, options=options)
+
+
+def is_named(label: str, spec: StrategySpec) -> bool:
+    """Whether `label`, as the command line takes it, names `spec`: with the same options in any order, or with none.
+
+    Raises:
+        ConfigError: it is no strategy with options.
+    """
+    named = parse_strategy(label)
+    return named.name == spec.name and (not named.options or _typed(named) == _typed(spec))
+
+
+def _typed(spec: StrategySpec) -> dict[str, Any]:
+    return {name: as_typed(value) for name, value in spec.options.items()}

@@ -16,6 +16,8 @@ from transferkit.adaptation.freezing import head_parameters, layer_stack, linear
 from transferkit.adaptation.lora import LoRA
 from transferkit.adaptation.unfreezing import BitFit, Full, LinearProbe, Partial, Scratch
 from transferkit.errors import AdaptationError
+from transferkit.models.averaging import AveragingConfig, AveragingEncoder
+from transferkit.models.text_encoder import TextEncoder, TextEncoderConfig
 from transferkit.models.translator import build_translator
 
 TIED = "head.weight is embedding.weight too, and would train with it; use full or scratch"
@@ -90,6 +92,13 @@ def test_a_probe_of_a_model_without_a_head_is_refused(backbone: Callable[[str], 
     model = tiny.load_model(backbone("bert"), "mean").network
     with pytest.raises(AdaptationError, match="BertModel has no head of its own, and nothing else in it would train"):
         LinearProbe().apply(model)
+
+
+@pytest.mark.parametrize("encoder", [TextEncoder(TextEncoderConfig()), AveragingEncoder(AveragingConfig())])
+def test_an_encoder_of_ours_has_no_head(encoder: nn.Module) -> None:
+    assert head_parameters(encoder) == frozenset()
+    LoRA(rank=2).apply(encoder)
+    assert all(name.rpartition(".")[2] in ("lora_a", "lora_b") for name in trainable(encoder))
 
 
 class NamedLayers(nn.Module):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from transferkit.adaptation.patterns import select
+from transferkit.adaptation.patterns import kind_of, select
 from transferkit.errors import AdaptationError
 
 NAMES = [
@@ -63,3 +63,16 @@ def test_a_pattern_that_matches_nothing_lists_near_names() -> None:
         chosen("value", "qeury")
     with pytest.raises(AdaptationError, match=r"Did you mean .*encoder\.layers\.\*\.linear2"):
         chosen("encoder.layers.7.linear2")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("encoder.layers.0.linear2.weight", "encoder.layers.*.linear2.weight"),
+        ("blocks.0.1.bias", "blocks.*.*.bias"),
+        ("0.weight", "0.weight"),
+        ("head", "head"),
+    ],
+)
+def test_names_of_a_kind_differ_in_the_numbers_of_layers(name: str, kind: str) -> None:
+    assert kind_of(name) == kind

@@ -15,7 +15,7 @@ from transferkit.adaptation.adapters import adapter_layers
 from transferkit.adaptation.base import AdaptationReport, Strategy
 from transferkit.adaptation.bottleneck import Bottleneck, BottleneckLinear
 from transferkit.adaptation.lora import LoRA, LoRALinear
-from transferkit.adaptation.strategies import STRATEGIES, make_strategy
+from transferkit.adaptation.strategies import STRATEGIES, make_strategy, resolved
 from transferkit.adaptation.unfreezing import BitFit, Full, LinearProbe, Partial, Scratch
 from transferkit.config import StrategySpec
 from transferkit.errors import AdaptationError, ConfigError
@@ -297,6 +297,26 @@ def test_every_strategy_is_frozen_and_has_its_defaults() -> None:
         assert strategy.keeps_whole_model == (name in ("scratch", "full"))
         with pytest.raises(ValueError, match="frozen"):
             strategy.epochs = 9
+
+
+@pytest.mark.parametrize(
+    ("spec", "options"),
+    [
+        (
+            StrategySpec(name="lora", options={"rank": 2, "targets": "query, value"}),
+            {"rank": 2, "alpha": 8.0, "dropout": 0.0, "rank_stabilised": False, "targets": ["query", "value"]},
+        ),
+        (StrategySpec(name="bottleneck", options={"epochs": 5}), {"epochs": 5, "size": 24, "targets": []}),
+        (StrategySpec(name="linear-probe"), {}),
+        (StrategySpec(name="peft:dora", options={"r": 2}), {"r": 2}),
+    ],
+    ids=lambda value: value.name if isinstance(value, StrategySpec) else "",
+)
+def test_a_resolved_specification_says_every_option_that_shapes_the_model(
+    spec: StrategySpec, options: dict[str, Any]
+) -> None:
+    assert resolved(spec) == StrategySpec(name=spec.name, options=options)
+    assert resolved(resolved(spec)) == resolved(spec)
 
 
 @pytest.mark.parametrize("kind", [tiny.TinyConvNet, tiny.TinyTransformer])

@@ -138,13 +138,22 @@ def test_a_failing_strategy_stops_no_other(tmp_path: Path, bert: Path, run: Run)
     assert finished["status"] == "finished"
 
 
-def test_a_published_figure_of_no_strategy_is_refused(tmp_path: Path, bert: Path, run: Run) -> None:
+@pytest.mark.parametrize(
+    ("published", "message"),
+    [
+        ("linear_probe", "There is no strategy 'linear_probe'. Did you mean linear-probe?"),
+        ("lora(rnk=2)", "strategy lora: there is no setting 'rnk'. Did you mean rank?"),
+    ],
+)
+def test_a_published_figure_of_no_strategy_is_refused(
+    tmp_path: Path, bert: Path, run: Run, published: str, message: str
+) -> None:
     answer = run(
         "compare", "--data", reviews(tmp_path / "r.csv"), "--backbone", bert, "--out", tmp_path / "c",
-        "--set", "published.linear_probe=0.64",
+        "--set", f'published={{"{published}": 0.64}}',
     )  # fmt: skip
     assert answer.code == 2
-    assert "There is no strategy 'linear_probe'. Did you mean linear-probe?" in answer.err.replace("\n", " ")
+    assert message in answer.err.replace("\n", " ")
     assert not (tmp_path / "c").exists()
 
 

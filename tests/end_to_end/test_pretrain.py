@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -54,6 +56,9 @@ def test_a_stopped_pretraining_goes_on_to_the_same_backbone(folder: Path, tmp_pa
     transferkit.pretrain(config, tmp_path / "whole")
     stopped = transferkit.pretrain(config, tmp_path / "stopped", listener=Impatient(150))
     assert (stopped.status, stopped.epochs) == ("interrupted", 1)
+    said = "was stopped before its end, so it is no backbone yet; go on with it by `transferkit train --resume --out "
+    with pytest.raises(RunError, match=f"{said}{tmp_path / 'stopped'}`"):
+        find_backbone(str(tmp_path / "stopped"))
     assert transferkit.resume(tmp_path / "stopped").status == "finished"
     whole, resumed = (load_file(tmp_path / one / "model" / "model.safetensors") for one in ("whole", "stopped"))
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
@@ -125,8 +130,15 @@ def test_a_comparison_says_of_each_strategy_once_what_becomes_of_the_weights(fol
     assert [lines for lines in log.lines if lines.startswith("Parameters")][2:] == [probe, full], "of what is new"
 
 
-@pytest.mark.parametrize("architecture", ["text-encoder", "averaging"])
-@pytest.mark.parametrize("strategy", ["scratch", "full", "linear-probe", "lora(rank=2)", "peft:ia3"])
+@pytest.mark.parametrize(
+    ("architecture", "strategy"),
+    [
+        *itertools.product(
+            ["text-encoder", "averaging"], ["scratch", "full", "linear-probe", "lora(rank=2)", "peft:ia3"]
+        ),
+        ("text-encoder", "peft:prompt-tuning(num_virtual_tokens=2)"),
+    ],
+)
 def test_a_run_answers_with_what_training_ended_with(
     folder: Path, tmp_path: Path, architecture: str, strategy: str
 ) -> None:
@@ -184,6 +196,34 @@ def test_a_capsule_is_no_backbone(folder: Path, tmp_path: Path) -> None:
         find_backbone(str(run))
 
 
+def test_pairs_that_become_one_text_are_said(folder: Path, tmp_path: Path) -> None:
+    rows = [(f"this film was {GOOD[n % 3]} {n}", f"the {BAD[n % 3]} plot", "ab"[n % 2]) for n in range(40)]
+    settings = {
+        "data.source": str(write_csv(tmp_path / "pairs.csv", ("first", "second", "label"), rows)),
+        "data.pair": ("first", "second"), "encoder.vectors": str(folder / "vectors.txt"), "training.epochs": 1,
+    }  # fmt: skip
+    log = Log()
+    transferkit.pretrain(pretrain_config(None, settings, []), tmp_path / "run", listener=log)
+    said = "puts nothing between the two texts of a pair, so the backbone reads them as one"
+    assert [said in line for line in log.lines].count(True) == 1
+    assert any(said in note for note in read_record(tmp_path / "run").data.notes)
+    settings = {"data.source": str(folder / "topics.csv"), "encoder.vectors": str(folder / "vectors.txt")}
+    log = Log()
+    transferkit.pretrain(pretrain_config(None, settings | {"training.epochs": 1}, []), tmp_path / "one", listener=log)
+    assert not any(said in line for line in log.lines)
+
+
+def test_a_run_that_was_killed_and_an_export_without_weights_are_no_backbones(folder: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(folder / "averaging", tmp_path / "run")
+    assert find_backbone(str(run)).folder == run / "model"
+    (run / "results.json").unlink()
+    with pytest.raises(RunError, match="was stopped before its end"):
+        find_backbone(str(run))
+    (run / "model" / "config.json").unlink()
+    with pytest.raises(RunError, match="holds no weights that can be trained; name the run that it was exported from"):
+        find_backbone(str(run))
+
+
 def test_a_run_without_its_head_is_refused(folder: Path, tmp_path: Path) -> None:
     run = trained(folder, folder / "averaging", "full", tmp_path / "run")
     (run / "model" / "head.safetensors").unlink()
@@ -204,6 +244,7 @@ def test_a_run_without_its_head_is_refused(folder: Path, tmp_path: Path) -> None
         ),
         ({"encoder.hidden": 64}, "encoder.hidden has no effect on the architecture text-encoder"),
         ({"backbone.name": "bert"}, "backbone.name has no effect on pre-training"),
+        ({"backbone.name": "minilm"}, "backbone.name has no effect on pre-training"),
         ({"strategy": "lora"}, "pre-training trains all weights; the strategy lora has no effect"),
         ({"encoder.vector": "x"}, "there is no setting 'encoder.vector'. Did you mean vectors"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -33,10 +34,12 @@ def data(tmp_path: Path) -> Path:
 def trained(backbone: Callable[[str], Path], data: Path, tmp_path: Path) -> Callable[..., Predictor]:
     """Train a strategy on a tiny backbone and load the run."""
 
-    def train(family: str = "bert", strategy: str = "full", pooling: str = "mean") -> Predictor:
+    def train(
+        family: str = "bert", strategy: str = "full", pooling: str = "mean", base: str | None = None
+    ) -> Predictor:
         settings = {
             "data.source": str(data),
-            "backbone.name": str(backbone(family)),
+            "backbone.name": base or str(backbone(family)),
             "backbone.head_pooling": pooling,
             "strategies": [strategy],
             "training.epochs": 2,
@@ -82,6 +85,25 @@ def test_what_it_costs_is_measured_on_the_test_rows(trained: Callable[..., Predi
     low, high = quality.interval
     assert low <= quality.difference <= high
     assert quality.quantized_bytes > 0
+    assert quality.exact_bytes == bytes_of(run.folder / "model"), "and not of its predictions"
+
+
+def bytes_of(folder: Path) -> int:
+    """Of the weights in a folder of a model."""
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+
+
+def test_the_size_is_that_of_a_base_that_has_moved(
+    trained: Callable[..., Predictor], backbone: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    shutil.copytree(backbone("bert"), here / "base")
+    monkeypatch.chdir(here)
+    trained(strategy="lora", base="base")
+    here.rename(there)
+    monkeypatch.chdir(there)
+    quality = quantization.export_quantized(transferkit.load(tmp_path / "run"), tmp_path / "int8")
+    assert quality.exact_bytes == bytes_of(there / "base") > 0
 
 
 def test_the_folder_is_a_run_to_predict_and_evaluate(

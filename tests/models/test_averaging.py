@@ -13,6 +13,7 @@ from tests import tiny
 from transferkit.adaptation.capsule import CapsuleInfo, attach, save_capsule
 from transferkit.adaptation.strategies import make_strategy
 from transferkit.config import BackboneConfig, StrategySpec
+from transferkit.errors import AdaptationError
 from transferkit.models.averaging import AveragingConfig, AveragingEncoder
 from transferkit.models.backbones import Pooling, TextClassifier, load_classifier
 from transferkit.models.hub import BackboneFiles
@@ -52,6 +53,13 @@ def test_lora_trains_about_450_numbers_of_12_800() -> None:
     assert report.trainable_parameters == 456 + 258
     assert model.network.hidden.base.weight.numel() == 12_800
     assert model.network.hidden.scaling == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize("method", ["prompt-tuning", "prefix-tuning"])
+def test_it_has_no_attention_for_virtual_tokens(method: str) -> None:
+    said = f"^peft:{method} does not work on this backbone: AveragingEncoder has no attention that virtual tokens could"
+    with pytest.raises(AdaptationError, match=said):
+        make_strategy(StrategySpec(name=f"peft:{method}")).apply(built())
 
 
 def test_a_b_alpha_and_the_head_bring_it_back(tmp_path: Path) -> None:

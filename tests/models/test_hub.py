@@ -38,6 +38,12 @@ def test_a_path_that_is_not_there_is_not_looked_for_on_the_hub(name: str) -> Non
         locate(name)
 
 
+@pytest.mark.parametrize("name", ["runs/ag-news", "runs/reviews/runs/full-seed0"])
+def test_a_run_that_is_not_there_is_not_looked_for_on_the_hub_either(name: str) -> None:
+    with pytest.raises(BackboneError, match=rf"^There is no run {name}; .* `transferkit pretrain` with --out {name}\)"):
+        locate(name)
+
+
 def test_the_built_in_backbone_is_a_folder_of_its_package() -> None:
     files = locate("minilm")
     assert files.revision is None

@@ -14,7 +14,7 @@ from transferkit.adaptation.adapters import disabled, merge
 from transferkit.adaptation.strategies import make_strategy
 from transferkit.config import BackboneConfig, EncoderConfig, StrategySpec
 from transferkit.models.backbones import TextClassifier, load_classifier, longest_input
-from transferkit.models.hub import BackboneFiles
+from transferkit.models.hub import BackboneFiles, locate
 from transferkit.models.new_encoder import make_encoder
 from transferkit.models.text_encoder import TextEncoder, TextEncoderConfig
 
@@ -107,6 +107,21 @@ def test_a_new_encoder_has_the_vectors_that_were_given(tmp_path: Path) -> None:
     assert set(origins.values()) == {"loaded", "new"}
 
 
+def test_a_new_encoder_may_have_the_embeddings_and_the_tokenizer_of_minilm(tmp_path: Path) -> None:
+    from transformers import AutoModel, AutoTokenizer
+
+    minilm = locate("minilm").folder
+    files = make_encoder(EncoderConfig(vectors="minilm", heads=6), 0, tmp_path / "encoder")
+    network = loaded(files).network
+    assert (network.config.hidden_size, network.config.heads) == (384, 6)
+    embeddings = AutoModel.from_pretrained(minilm).get_input_embeddings().weight
+    assert torch.equal(network.embedding.weight, embeddings)
+    text = "An unfathomable, quietly moving film!"
+    ids = AutoTokenizer.from_pretrained(minilm)(text)["input_ids"]
+    assert AutoTokenizer.from_pretrained(files.folder)(text)["input_ids"] == ids
+    assert len(ids) > len(text.split())
+
+
 def test_a_seed_draws_the_same_layers_and_leaves_the_callers_numbers_alone(tmp_path: Path) -> None:
     torch.manual_seed(3)
     first = loaded(made(tmp_path)).network.state_dict()
@@ -127,6 +142,17 @@ def test_fixed_vectors_never_train_and_are_never_drawn_anew(tmp_path: Path, stra
     assert torch.equal(model.network.embedding.weight, before)
 
 
+@pytest.mark.parametrize("freeze", [True, False])
+def test_vectors_move_in_training_where_they_are_not_fixed(tmp_path: Path, freeze: bool) -> None:
+    model = loaded(made(tmp_path, freeze=freeze))
+    before = tiny.weights_of(model)
+    make_strategy(StrategySpec(name="full")).apply(model)
+    tiny.train_steps(model, BATCH)
+    changed = set(tiny.changed_names(before, model))
+    assert ("network.embedding.weight" in changed) != freeze
+    assert "network.encoder.layers.0.feed_forward.linear1.weight" in changed
+
+
 def test_scratch_draws_vectors_that_train_of_about_length_one(tmp_path: Path) -> None:
     model = loaded(made(tmp_path))
     before = model.network.embedding.weight.detach().clone()
@@ -139,29 +165,52 @@ def test_scratch_draws_vectors_that_train_of_about_length_one(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("strategy", "options", "trains"),
+    ("strategy", "options", "trains", "numbers"),
     [
-        ("linear-probe", {}, []),
-        ("partial", {"patterns": ["**.linear2"]}, ["linear2"]),
+        ("linear-probe", {}, [], 0),
+        ("partial", {"patterns": ["**.linear2"]}, ["linear2"], 2 * (128 * 100 + 100)),
         (
             "bottleneck",
             {"targets": ["linear1", "linear2"]},
             ["linear1.down", "linear1.up", "linear2.down", "linear2.up"],
+            2 * sum(2 * 24 * width + 24 + width for width in (128, 100)),
         ),
-        ("lora", {"rank": 2}, ["lora_a", "lora_b"]),
-        ("peft:ia3", {}, ["ia3_l"]),
+        # Four projections of 100 to 100, then 100 to 128 and back, in each of two layers.
+        ("lora", {"rank": 2}, ["lora_a", "lora_b"], 2 * 2 * (4 * (100 + 100) + 2 * (100 + 128))),
+        # A factor for each output of a projection, and for each input of a feed-forward layer.
+        ("peft:ia3", {}, ["ia3_l"], 2 * (4 * 100 + 100 + 128)),
     ],
 )
 def test_strategies_adapt_it(
-    model: TextClassifier, strategy: str, options: dict[str, object], trains: list[str]
+    model: TextClassifier, strategy: str, options: dict[str, object], trains: list[str], numbers: int
 ) -> None:
     before = model(**BATCH)
     report = make_strategy(StrategySpec(name=strategy, options=options)).apply(model)
+    assert report.trainable_parameters == numbers + 4 * 100 + 4
     assert model.head_parameters <= set(report.trainable_names)
     others = [name for name in report.trainable_names if name not in model.head_parameters]
     assert bool(others) == bool(trains)
     assert all(any(f".{part}" in name for part in trains) for name in others)
     torch.testing.assert_close(model.eval()(**BATCH), before, atol=1e-2, rtol=1e-2)
+
+
+@pytest.mark.parametrize("method", ["prompt-tuning", "p-tuning"])
+def test_virtual_tokens_stand_before_a_text(model: TextClassifier, method: str) -> None:
+    before = model(**BATCH)
+    report = make_strategy(StrategySpec(name=f"peft:{method}", options={"num_virtual_tokens": 3})).apply(model)
+    assert set(report.trainable_names) > model.head_parameters
+    together = tiny.logits_of(model, BATCH)
+    assert not torch.allclose(together, before, atol=1e-4)
+    alone = tiny.logits_of(model, {"input_ids": IDS[1:, :2], "attention_mask": REAL[1:, :2]})
+    torch.testing.assert_close(together[1:], alone, atol=1e-5, rtol=1e-5)
+    with disabled(model), torch.no_grad():
+        torch.testing.assert_close(model(**BATCH), before)
+
+
+def test_vectors_may_stand_in_place_of_ids(network: TextEncoder) -> None:
+    vectors = network.embedding(IDS)
+    given = network(inputs_embeds=vectors, attention_mask=REAL).last_hidden_state
+    torch.testing.assert_close(given, network(**BATCH).last_hidden_state)
 
 
 def test_the_last_layer_of_one_is_the_layer_and_no_list_inside_it(tmp_path: Path) -> None:

@@ -54,9 +54,9 @@ def test_of_a_word_that_comes_twice_the_first_counts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("a 1 2\nb 1\n", "line 2: 1 numbers follow the word, and 2 in the first line"),
-        ("a 1 2\n. . 1 2\n", "line 2: 3 numbers follow the word, and 2 in the first line"),
-        ("a 1 2\n\nb 1 2\n", "line 2: 0 numbers"),
+        ("a 1 2\nb 1\n", "line 2 has a vector of length 1, and the first line one of length 2; mend the line"),
+        ("a 1 2\n. . 1 2\n", "line 2 has a vector of length 3, and the first line one of length 2; mend the line"),
+        ("a 1 2\n\nb 1 2\n", "line 2 has a vector of length 0"),
         ("a 1 2\nb 1 x\n", "line 2: a value after the word is no number"),
         ("a 1 2\nb 1 nan\n", "line 2: a value after the word is no number"),
         ("a 1 2\nb 1 1e300\n", "line 2: a value after the word is no number"),
@@ -84,12 +84,13 @@ def test_a_file_that_is_not_there_or_not_whole_is_refused(tmp_path: Path) -> Non
         read_vectors(written(tmp_path, LINES, "plain.txt.gz"))
 
 
-def test_a_part_of_glove_is_read() -> None:
-    path = SHARED / "glove" / "glove.6B.100d.top2717.txt.gz"
+@pytest.mark.parametrize(("words", "width"), [(2717, 100), (9163, 50)])
+def test_a_part_of_glove_is_read(words: int, width: int) -> None:
+    path = SHARED / "glove" / f"glove.6B.{width}d.top{words}.txt.gz"
     if not path.is_file() and "CI" not in os.environ:
         pytest.skip(f"{path} is not on this machine; TRANSFERKIT_DATA names its folder")
     vectors = read_vectors(path)
-    assert vectors.table.shape == (2719, 100)
+    assert vectors.table.shape == (words + 2, width)
     with gzip.open(path, "rt", encoding="utf-8") as file:
         first = next(file).split()
     assert vectors.words[2] == first[0] == "the"

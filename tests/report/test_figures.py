@@ -7,10 +7,12 @@ from dataclasses import replace
 
 import matplotlib
 import pytest
+from matplotlib.figure import Figure
 
 from transferkit.evaluation.results import ReliabilityBin
 from transferkit.report import figures, palette, tables
 from transferkit.report.labels import Box
+from transferkit.report.svg import Picture
 from transferkit.report.views import StrategyView, gather
 
 from . import samples
@@ -79,6 +81,38 @@ def test_published_figures_are_drawn_and_said_beside_ours() -> None:
     drawn = figures.accuracy([full, replace(lora, published=0.897)], None)
     assert "lora 81.3\u00a0% (79.4 \u2013 83.3, published 89.7\u00a0%)." in drawn.alternative
     assert drawn.alternative.count("published") == 1
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """The figures that are drawn in a test, before they become pictures."""
+    kept: list[Figure] = []
+    into_picture = figures.picture
+
+    def keep(figure: Figure, *words: str) -> Picture:
+        kept.append(figure)
+        return into_picture(figure, *words)
+
+    monkeypatch.setattr(figures, "picture", keep)
+    return kept
+
+
+def test_a_published_star_stands_above_the_mark_that_it_would_hide(drawn: list[Figure]) -> None:
+    shown = [replace(view, published=view.accuracy) for view in views("full", "lora")]
+    figures.accuracy(shown, 0.5)
+    (axes,) = drawn[0].axes
+    stars = [line for line in axes.lines if line.get_marker() == "*"]
+    marks = [line for line in axes.lines if line.get_marker() in {view.look.marker for view in shown}]
+    assert (len(stars), len(marks)) == (2, 2)
+    assert not any(star.get_window_extent().overlaps(mark.get_window_extent()) for star in stars for mark in marks)
+    assert all(axes.bbox.contains(*star.get_window_extent().max) for star in stars)
+
+
+def test_costs_and_efficiency_are_on_log_axes(drawn: list[Figure]) -> None:
+    shown = views("full", "lora", "linear-probe")
+    figures.pareto(shown, "trainable_parameters", "costs", "parameters")
+    figures.efficiency(tables.efficiency(shown, 0.5))
+    assert [axes.get_xscale() for figure in drawn for axes in figure.axes] == ["log", "log"]
 
 
 def test_pareto_names_the_front() -> None:

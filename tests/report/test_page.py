@@ -11,8 +11,11 @@ from itertools import pairwise
 
 import pytest
 
+from transferkit.config import labels_of
 from transferkit.evaluation.results import Comparison, Mistake
 from transferkit.report import page
+from transferkit.report.views import gather
+from transferkit.settings import parse_strategy
 
 from . import samples
 
@@ -169,6 +172,16 @@ def test_dollar_signs_in_labels_are_not_mathematics() -> None:
     assert any("$x$</text>" in figure for figure in figures)
 
 
+def test_what_was_adapted_is_the_backbone_or_in_pretraining_a_new_encoder() -> None:
+    assert "backbone minilm" in read("single").text
+    comparison = single()
+    encoder = {"architecture": "averaging", "vectors": "glove.6B.100d.txt"}
+    pretrained = comparison.model_copy(update={"config": comparison.config | {"encoder": encoder}})
+    text = Reader(render(pretrained, [])).text
+    assert "new encoder averaging on glove.6B.100d.txt" in text
+    assert "minilm" not in text
+
+
 def test_verdict_comes_first() -> None:
     comparison = seeds_of_two_classes()
     text = read("seeds").text
@@ -217,6 +230,24 @@ def test_published_figures_stand_in_the_table_of_the_strategy() -> None:
     assert "50.0 %" not in text.replace("\u00a0", " ").partition("majority baseline")[0]
     several = samples.compare([*runs, samples.run("lora(rank=8)")]).model_copy(update={"config": comparison.config})
     assert "Published" not in Reader(render(several, [])).text, "of which of the two is not known"
+
+
+def test_a_published_figure_with_options_is_of_that_strategy_alone() -> None:
+    both = ["lora(rank=4,targets=query+value)", "lora(rank=8)"]
+    published = {"lora(targets=query+value, rank=4)": 0.897, "lora(rank=16)": 0.123, "lora": 0.456}
+
+    def shown(strategies: list[str]) -> list[float | None]:
+        specs = [parse_strategy(name) for name in strategies]
+        runs = [samples.run(name) for name in labels_of(specs)]
+        config = {"published": published, "strategies": [spec.model_dump() for spec in specs]}
+        views = {
+            view.name: view.published for view in gather(samples.compare(runs).model_copy(update={"config": config}))
+        }
+        return [views[name] for name in labels_of(specs)]
+
+    assert shown(both) == [0.897, None]
+    assert shown(both[:1]) == [0.897]
+    assert shown(both[1:]) == [0.456]
 
 
 def test_collapsed_strategies_do_not_decide_the_cost_axes() -> None:

@@ -82,6 +82,11 @@ def test_roberta_pairs_have_two_separators(backbone: Folders) -> None:
     assert tokens == ["<s>", "a", "</s>", "</s>", "a", "</s>"]
 
 
+@pytest.mark.parametrize("name", [*tiny.FAMILIES, "t5"])
+def test_two_texts_are_one_where_nothing_stands_between_them(name: str, backbone: Folders) -> None:
+    assert load(backbone(name)).joins_pairs() == (name == "gpt2")
+
+
 @pytest.mark.parametrize(
     ("side", "kept"), [("right", ["the", "film", "was", "a"]), ("left", ["the", "scene", "is", "slow"])]
 )

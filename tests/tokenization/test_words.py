@@ -56,3 +56,4 @@ def test_it_is_loaded_as_any_tokenizer_is(tmp_path: Path) -> None:
     assert columns == {"input_ids": [[2, 3], [3, 2, 3, 2]]}
     assert lengths.tolist() == [2, 5]
     assert (loaded.pad_token_id, loaded.uses_token_types(1), loaded.notes) == (0, False, ())
+    assert loaded.joins_pairs()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from torch import nn
 
 from transferkit.adaptation.adapters import remember_head, wrappers
 from transferkit.adaptation.freezing import fixed_parameters, head_parameters
+from transferkit.adaptation.patterns import kind_of
 from transferkit.errors import AdaptationError
 from transferkit.formatting import size, small_share
 
@@ -44,7 +44,7 @@ class AdaptationReport:
 
     def __str__(self) -> str:
         share = small_share(self.trainable_parameters / self.total_parameters)
-        kinds = Counter(re.sub(r"(?<=\.)\d+(?=\.)", "*", name) for name in self.trainable_names)
+        kinds = Counter(map(kind_of, self.trainable_names))
         shown = [f"{name} x {number}" if number > 1 else name for name, number in kinds.items()]
         more = f" and {len(shown) - _KINDS_SHOWN} more" if len(shown) > _KINDS_SHOWN else ""
         return (

@@ -8,18 +8,18 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from transferkit.adaptation.patterns import matching
 from transferkit.errors import AdaptationError
 
-# The feed-forward pair of a transformer layer under the names that the families give it.
+# The feed-forward pair of a transformer layer under the names that the families give it, and what stands in its place.
 FEED_FORWARD = (
     "layer.*.intermediate.dense", "layer.*.output.dense",  # BERT, RoBERTa, ELECTRA, DeBERTa
     "ffn.lin1", "ffn.lin2",  # DistilBERT
     "albert_layers.*.ffn", "albert_layers.*.ffn_output",  # ALBERT
     "mlp.Wi", "mlp.Wo",  # ModernBERT
-    "linear1", "linear2",  # torch.nn.TransformerEncoderLayer
+    "linear1", "linear2",  # torch.nn.TransformerEncoderLayer, and the layers of our own encoder and translator
     "fc1", "fc2",  # BART
     "DenseReluDense.wi*", "DenseReluDense.wo",  # T5
     "ff.layer_1", "ff.layer_2",  # XLNet
     "ffn.linear_1", "ffn.linear_2",  # Funnel
-    "network.hidden",  # the averaging classifier
+    "network.hidden",  # the one hidden layer of the averaging classifier
 )  # fmt: skip
 
 

@@ -52,5 +52,11 @@ def _expression(pattern: str) -> str:
     return anything + "".join(parts)
 
 
+def kind_of(name: str) -> str:
+    """A dotted name with * for the numbers of layers in it."""
+    return re.sub(r"(?<=\.)\d+(?=\.)", "*", name)
+
+
 def _without_numbers(name: str) -> str:
+    """The same, at the ends of the name too: it is a pattern that finds the others of its kind."""
     return ".".join("*" if part.isdigit() else part for part in name.split("."))

@@ -193,9 +193,15 @@ def _short_texts(architecture: Any) -> dict[str, torch.Tensor]:
 
 
 def _prompt_sizes(encoder: Any, kind: Any) -> dict[str, Any]:
-    """The defaults of a prompt method: PEFT finds the sizes of some families only."""
+    """The defaults of a prompt method: PEFT finds the sizes of some families only.
+
+    Raises:
+        AdaptationError: the encoder has no attention layers, which virtual tokens are for.
+    """
     fields = {field.name for field in dataclasses.fields(kind)}
     config = encoder.config
+    if not hasattr(config, "num_hidden_layers"):
+        raise AdaptationError(f"{type(encoder).__name__} has no attention that virtual tokens could guide; use lora.")
     # Virtual tokens stand beside embeddings, which may be narrower than the layers; a prefix is in the layers.
     is_prefix = kind.__name__ == "PrefixTuningConfig"
     width = config.hidden_size if is_prefix else encoder.get_input_embeddings().embedding_dim

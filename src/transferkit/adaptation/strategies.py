@@ -28,3 +28,15 @@ def make_strategy(spec: StrategySpec) -> Strategy:
         known = [*STRATEGIES, f"{PREFIX}<METHOD>"]
         raise ConfigError(f"There is no strategy {spec.name!r}.{did_you_mean(spec.name, known)}")
     return build(STRATEGIES[spec.name], spec.options, f"strategy {spec.name}")
+
+
+def resolved(spec: StrategySpec) -> StrategySpec:
+    """`spec` with every option that shapes the model, so that it builds the same one when a default has changed.
+
+    How long and how fast it trains shapes nothing; the defaults of a PEFT method are the library's own.
+
+    Raises:
+        ConfigError: as `make_strategy`.
+    """
+    own = make_strategy(spec).model_dump(exclude={*Strategy.model_fields, "method", "options"})
+    return StrategySpec(name=spec.name, options=spec.options | own)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from transferkit.adaptation.patterns import kind_of
 from transferkit.models.backbones import Origin, TextClassifier
 
 # `added`: by a strategy. `left out`: in the files, and of no use to the network.
@@ -49,8 +49,3 @@ def as_table(rows: Sequence[Weights]) -> str:
         f"{name:<{widths[0]}}  {times:<{widths[1]}}  {number:>{widths[2]}}  {origin:<{widths[3]}}  {trains}".rstrip()
         for name, times, number, origin, trains in cells
     )
-
-
-def kind_of(name: str) -> str:
-    """A dotted name with * for the numbers of layers in it."""
-    return re.sub(r"(?<=\.)\d+(?=\.)", "*", name)

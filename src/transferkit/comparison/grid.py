@@ -13,13 +13,14 @@ from pathlib import Path
 from transferkit import run_folder
 from transferkit.adaptation.strategies import make_strategy
 from transferkit.comparison.conclusion import conclude, read_logits, write_mistakes
-from transferkit.config import CompareConfig, RunConfig, StrategySpec
+from transferkit.config import CompareConfig, RunConfig
 from transferkit.environment import describe
 from transferkit.errors import ConfigError, RunError, TransferKitError
 from transferkit.evaluation.results import Comparison, RunResult, write_json
 from transferkit.job import Job, prepare_job
 from transferkit.parsing import first_difference
 from transferkit.pipeline import rows_to_process, run_one
+from transferkit.settings import is_named, parse_strategy
 from transferkit.training.tracking import Listener
 
 # Of the name of a folder, of which disks take 255 bytes, and some systems 260 letters of the whole path.
@@ -50,7 +51,7 @@ def compare(config: CompareConfig, out: Path, overwrite: bool, listener: Listene
             "finished; leave it out."
         )
     cells = list(_cells(config))
-    for spec in (*config.strategies, *(StrategySpec(name=name) for name in config.published)):
+    for spec in (*config.strategies, *map(parse_strategy, config.published)):
         make_strategy(spec)
     goes_on = (out / "runs").is_dir() and not overwrite
     if not goes_on:
@@ -62,7 +63,8 @@ def compare(config: CompareConfig, out: Path, overwrite: bool, listener: Listene
         run_folder.make_folder(out, overwrite)
         run_folder.forget_earlier(out)
         (out / "runs").mkdir()
-    if idle := config.published.keys() - {spec.name for spec in config.strategies}:
+    idle = [label for label in config.published if not any(is_named(label, spec) for spec in config.strategies)]
+    if idle:
         listener.said(f"Not compared, so that its published figure is not shown: {', '.join(sorted(idle))}.")
     finished = {cell.folder: result for cell in cells if (result := _finished(out, cell))}
     waiting = [cell for cell in cells if cell.folder not in finished]

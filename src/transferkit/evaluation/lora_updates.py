@@ -112,8 +112,8 @@ def _spans_a_plane(module: LoRAModule) -> bool:
 def plane(name: str, layer: LoRALinear) -> LoRAPlane:
     """What the frozen weight and the update make of the same unit inputs, seen from the plane of the update.
 
-    The first two axes are the two strongest left singular directions of the update, the third is the strongest one
-    that the weight has orthogonal to them, found by a randomised decomposition (Halko et al. 2011, algorithm 4.4).
+    The first two axes are the two strongest left singular directions of the update, the third is the strongest one of
+    the weight without its part in their plane, found by a randomised decomposition (Halko et al. 2011, algorithm 4.4).
     """
     left, values, _ = decompose(layer)
     weight = _exact(layer.base.weight)
@@ -132,9 +132,9 @@ def plane(name: str, layer: LoRALinear) -> LoRAPlane:
 
 
 def _strongest_outside(weight: Tensor, taken: Tensor) -> Tensor:
-    """The strongest left singular direction [out] of `weight` [out, in] orthogonal to the columns of `taken`.
+    """The strongest left singular direction [out] of `weight` [out, in] without its part in the span of `taken`.
 
-    Where the weight has none, as one of zeros, any that is orthogonal to them.
+    It is orthogonal to the columns of `taken`; where nothing is left of the weight, any such direction.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -266,7 +266,7 @@ class LoRAModule(Record):
 
 
 class LoRAPlane(Record):
-    """Outputs for the same random unit inputs, on three axes: two of the update and one of W orthogonal to them."""
+    """Outputs for the same random unit inputs, on three axes: two of the update, and one of the rest of W."""
 
     module: str = Field(description="the one of the largest relative_norm whose update has two directions")
     share: float = Field(description="of the update's squared norm that its two axes hold; 1 with rank 2")

@@ -107,7 +107,7 @@ class Predictor:
         if self.is_quantized:
             return QuantizedClassifier(self.folder, self.record)
         try:
-            base = self.folder if self.record.keeps_whole_model else _base_files(self.record).folder
+            base = self.folder if self.record.keeps_whole_model else base_files(self.record).folder
             return LeanClassifier(self.folder, self.record, base, precision)
         except NotLeanError:
             return None
@@ -241,12 +241,12 @@ def _load_model(folder: Path, record: RunRecord, tokenizer: TextTokenizer) -> Te
         if any(origin != "loaded" for origin in model.origins.values()):
             raise RunError(f"The model in {files.folder} is not whole: its head is missing; train again.")
         return model
-    model = load_classifier(_base_files(record), backbone, record.labels, tokenizer.pad_token_id)
+    model = load_classifier(base_files(record), backbone, record.labels, tokenizer.pad_token_id)
     attach(model, folder / "model" / run_folder.CAPSULE_FILE, model.fingerprint(), tokenizer.hash())
     return model
 
 
-def _base_files(record: RunRecord) -> BackboneFiles:
+def base_files(record: RunRecord) -> BackboneFiles:
     """The base by its name; a folder given as a relative path is looked up where it was at training."""
     folder = Path(record.backbone.folder)
     is_by_path = Path(record.backbone.name).name == folder.name or run_folder.is_model_of_run(folder)

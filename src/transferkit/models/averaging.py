@@ -35,6 +35,8 @@ class AveragingEncoder(PreTrainedModel):  # type: ignore[misc]
     """Ids to hidden states [rows, length, hidden]: relu(W mean + b), the same at each position (Iyyer et al. 2015)."""
 
     config_class = AveragingConfig
+    # As of `TextEncoder`: it is an encoder without a head.
+    base_model_prefix = "averaging_encoder"
 
     def __init__(self, config: AveragingConfig) -> None:
         super().__init__(config)

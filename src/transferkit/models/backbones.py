@@ -208,6 +208,13 @@ def read_architecture(files: BackboneFiles) -> Any:
         ) from None
 
 
+def has_own_classifier(architecture: Any) -> bool:
+    """Whether transformers has a classifier for the family of this configuration."""
+    from transformers import AutoModelForSequenceClassification
+
+    return AutoModelForSequenceClassification._model_mapping.get(type(architecture), None) is not None
+
+
 def longest_input(files: BackboneFiles) -> int | None:
     """The most tokens a row may have: the positions that the backbone has weights for; None if unbounded."""
     return position_limit(read_architecture(files))

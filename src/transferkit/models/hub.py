@@ -38,7 +38,10 @@ class BackboneFiles:
 
     @property
     def is_ours(self) -> bool:
-        """Whether a run of ours, or one that begins, is the backbone: which of its weights are taken is a question."""
+        """Whether the weights are those of a run, or of a new encoder that a run begins with.
+
+        Of these the log says which are taken and which are drawn.
+        """
         return bool(self.drawn) or self.tokenizer is not None
 
     def json(self, name: str) -> dict[str, Any]:
@@ -85,6 +88,12 @@ def locate(name: str, revision: str | None = None) -> BackboneFiles:
     folder = Path(name).expanduser()
     if folder.is_dir():
         return BackboneFiles(name, _with_model(folder))
+    if name.startswith("runs/"):
+        # As the commands and recipes here call what they write.
+        raise BackboneError(
+            f"There is no run {name}; write it first (a recipe that adapts an encoder says how: `transferkit pretrain` "
+            f"with --out {name}), or name another backbone."
+        )
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise BackboneError(f"There is no folder {name}; name a folder with a model, a hub id, or a built-in backbone.")
     return _from_hub(name, revision)

@@ -17,6 +17,8 @@ class TextEncoderConfig(PreTrainedConfig):  # type: ignore[misc]
     """The sizes; as they stand, those of the published playbook on GloVe vectors of 100 numbers."""
 
     model_type = "transferkit-text-encoder"
+    # As others call them, such as the prompt methods of PEFT.
+    attribute_map = {"num_hidden_layers": "layers", "num_attention_heads": "heads"}
 
     def __init__(
         self, vocab_size: int = 2, hidden_size: int = 100, layers: int = 2, heads: int = 2, feed_forward: int = 128,
@@ -42,6 +44,8 @@ class TextEncoder(PreTrainedModel):  # type: ignore[misc]
     """Ids to hidden states [rows, length, width]: vectors times sqrt(width), plus positions, through the layers."""
 
     config_class = TextEncoderConfig
+    # Where a model of transformers with a head keeps its encoder; what has no such part is an encoder without a head.
+    base_model_prefix = "text_encoder"
 
     def __init__(self, config: TextEncoderConfig) -> None:
         super().__init__(config)
@@ -56,14 +60,16 @@ class TextEncoder(PreTrainedModel):  # type: ignore[misc]
         return self.embedding
 
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, output_attentions: bool = False, **_: Any
-    ) -> BaseModelOutput:
-        """ids and mask, 1 or True on real tokens, each [rows, length].
+        self, input_ids: Tensor | None = None, *, attention_mask: Tensor, inputs_embeds: Tensor | None = None,
+        output_attentions: bool = False, **_: Any,
+    ) -> BaseModelOutput:  # fmt: skip
+        """ids and mask, 1 or True on real tokens, each [rows, length]; vectors [rows, length, width] in place of ids.
 
         Where they are asked for, as transformers asks, the outcome has the attention weights of each layer too.
         """
+        vectors = self.embedding(input_ids) if inputs_embeds is None else inputs_embeds
         # Not in the embedding, so that it stays a plain nn.Embedding (section 3.4 of Vaswani et al. 2017).
-        x = self.embedding(input_ids) * math.sqrt(self.config.hidden_size)
+        x = vectors * math.sqrt(self.config.hidden_size)
         weights = Weights() if output_attentions else None
         x = self.encoder(self.positions(x), attention_mask[:, None, None, :].bool(), weights)
         return BaseModelOutput(x, attentions=None if weights is None else tuple(weights))

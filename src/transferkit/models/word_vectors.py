@@ -46,7 +46,7 @@ def read_vectors(path: Path) -> WordVectors:
             width = _width(path, word, values)
         if len(values) != width:
             raise BackboneError(
-                f"{path}, line {line}: {len(values)} numbers follow the word, and {width} in the first line; "
+                f"{path}, line {line} has a vector of length {len(values)}, and the first line one of length {width}; "
                 "mend the line or take it out."
             )
         vector = _vector(path, line, values)

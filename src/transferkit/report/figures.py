@@ -31,7 +31,7 @@ Histories = dict[int, list[EpochRecord]]
 
 @plot_style()
 def accuracy(strategies: Sequence[StrategyView], baseline: float | None) -> Picture:
-    """Mean accuracy with its 95 % interval by strategy; strokes below are single seeds, stars published figures."""
+    """Mean accuracy with its 95 % interval by strategy; strokes below are single seeds, stars above published."""
     means = [strategy.accuracy or 0.0 for strategy in strategies]
     figure = sheet(0.75 + _ROW_INCHES * len(strategies))
     axes = figure.add_subplot()
@@ -44,7 +44,8 @@ def accuracy(strategies: Sequence[StrategyView], baseline: float | None) -> Pict
             axes.plot(strategy.interval, [row, row], color=colour, linewidth=2, solid_capstyle="round")
         axes.plot(mean, row, strategy.look.marker, color=colour, markersize=7)
         if strategy.published is not None:
-            axes.plot(strategy.published, row, "*", color=INK.light, mfc=PAPER.light, markersize=9)
+            # Above the mark, which it would hide where both agree.
+            axes.plot(strategy.published, row - 0.38, "*", color=INK.light, mfc=PAPER.light, markersize=6.5)
     legend = ["stars: published"] if any(s.published is not None for s in strategies) else []
     if baseline is not None:
         axes.axvline(baseline, color=MUTED.light, linewidth=1, linestyle=_DASHED)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import takewhile, zip_longest
 from statistics import fmean
 
-from transferkit.adaptation.weights import kind_of
+from transferkit.adaptation.patterns import kind_of
 from transferkit.evaluation.results import LoRAModule, LoRAUpdates
 from transferkit.report.plane import plane_picture
 from transferkit.report.svg import Picture

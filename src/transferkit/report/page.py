@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from transferkit import formatting
+from transferkit.comparison.verdict import COSTS
 from transferkit.evaluation.results import Comparison, EpochRecord, Mistake
 from transferkit.parsing import flatten
 from transferkit.report import figures, palette, tables
@@ -19,11 +20,12 @@ from transferkit.report.svg import Picture
 from transferkit.report.views import StrategyView, gather
 
 _TEMPLATES = Path(__file__).parent / "templates"
-_COSTS = (
-    ("trainable_parameters", "Accuracy against trainable parameters", "parameters"),
-    ("train_seconds", "Accuracy against training time", "seconds"),
-    ("stored_bytes", "Accuracy against stored size", "bytes"),
-)
+# Title and unit of the picture of each cost.
+_COST_PICTURES = {
+    "trainable_parameters": ("Accuracy against trainable parameters", "parameters"),
+    "train_seconds": ("Accuracy against training time", "seconds"),
+    "stored_bytes": ("Accuracy against stored size", "bytes"),
+}
 _FILTERS = (
     formatting.percent,
     formatting.percent_interval,
@@ -82,6 +84,7 @@ def render(comparison: Comparison, histories: History, mistakes: list[Mistake], 
     context = {
         "title": _title(comparison, strategies),
         "facts": _facts(comparison),
+        "asked": _asked(comparison.config),
         "comparison": comparison,
         "strategies": strategies,
         "scored": scored,
@@ -121,14 +124,30 @@ def _title(comparison: Comparison, strategies: Sequence[StrategyView]) -> str:
 def _facts(comparison: Comparison) -> list[tuple[str, str]]:
     """What stands under the title."""
     seeds = list(dict.fromkeys(result.seed for result in comparison.results))
-    backbone = tables.lookup(comparison.config, "backbone", "name")
     return [
-        *([("backbone", str(backbone))] if backbone else []),
+        *_base(comparison.config),
         ("task", comparison.task),
         *split_facts(comparison.data.rows),
         ("seed" if len(seeds) == 1 else "seeds", ", ".join(map(str, seeds))),
         ("made", formatting.moment(comparison.created)),
     ]
+
+
+def _asked(config: dict[str, Any]) -> dict[str, Any]:
+    """The settings by dotted path; a pre-training has none of the backbone's name, whatever stands there."""
+    settings = flatten(config)
+    if "encoder.vectors" in settings:
+        settings.pop("backbone.name", None)
+    return settings
+
+
+def _base(config: dict[str, Any]) -> list[tuple[str, str]]:
+    """What was adapted: a backbone, or in pre-training a new encoder on vectors; nothing where it is not known."""
+    architecture, vectors = (tables.lookup(config, "encoder", name) for name in ("architecture", "vectors"))
+    if vectors:
+        return [("new encoder", f"{architecture} on {vectors}")]
+    backbone = tables.lookup(config, "backbone", "name")
+    return [("backbone", str(backbone))] if backbone else []
 
 
 def split_facts(rows: Mapping[str, int]) -> list[tuple[str, str]]:
@@ -173,8 +192,8 @@ def _evidence_pictures(
 def _cost_pictures(scored: Sequence[StrategyView]) -> list[Picture]:
     """Pareto plots of the costs that at least two strategies have on record."""
     return [
-        figures.pareto(scored, cost, title, unit)
-        for cost, title, unit in _COSTS
+        figures.pareto(scored, cost, *_COST_PICTURES[cost])
+        for cost in COSTS
         if sum(bool(strategy.cost(cost)) for strategy in scored) > 1
     ]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import fmean
 
-from transferkit.config import StrategySpec
+from transferkit.config import StrategySpec, labels_of
 from transferkit.evaluation.calibration import pooled
 from transferkit.evaluation.results import (
     ClassScores,
@@ -18,6 +18,7 @@ from transferkit.evaluation.results import (
     StrategySummary,
 )
 from transferkit.report.palette import Look, look
+from transferkit.settings import is_named
 
 
 @dataclass(frozen=True)
@@ -124,10 +125,18 @@ def gather(comparison: Comparison) -> list[StrategyView]:
 
 
 def _published(comparison: Comparison, name: str) -> float | None:
-    """The figure of others for a strategy; of several kinds of one strategy it would be known of one alone."""
+    """The figure of others for a strategy with its options, or else for its name.
+
+    Of several kinds of one strategy that of the name would be known of one alone.
+    """
+    figures: dict[str, float] = comparison.config.get("published", {})
+    specs = [StrategySpec.model_validate(spec) for spec in comparison.config.get("strategies", ())]
+    own = dict(zip(labels_of(specs), specs, strict=True)).get(name)
+    for label, figure in figures.items():
+        if label != StrategySpec.name_of(label) and own is not None and is_named(label, own):
+            return figure
     plain = StrategySpec.name_of(name)
     kinds = {one.strategy for one in comparison.results if StrategySpec.name_of(one.strategy) == plain}
-    figures: dict[str, float] = comparison.config.get("published", {})
     return figures.get(plain) if len(kinds) == 1 else None
 
 

@@ -84,6 +84,13 @@ class TextTokenizer:
             for texts in (["a"], ["a", "a"])
         }
 
+    def joins_pairs(self) -> bool:
+        """Whether nothing tells the backbone where the second text of a pair begins."""
+        once = self.backend("a", add_special_tokens=False)["input_ids"]
+        pair, length = self.backend("a", "a")["input_ids"], 2 * len(once)
+        has_nothing_between = any(pair[start : start + length] == 2 * once for start in range(len(pair)))
+        return has_nothing_between and not self.uses_token_types(2)
+
     def hash(self) -> str:
         """SHA-256 of all that decides how text becomes ids: equal hashes give equal ids."""
         if getattr(self.backend, "backend_tokenizer", None) is not None:
