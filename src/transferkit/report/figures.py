@@ -45,7 +45,7 @@ def accuracy(strategies: Sequence[StrategyView], baseline: float | None) -> Pict
         axes.plot(mean, row, strategy.look.marker, color=colour, markersize=7)
         if strategy.published is not None:
             # Above the mark, which it would hide where both agree.
-            axes.plot(strategy.published, row - 0.38, "*", color=INK.light, mfc=PAPER.light, markersize=6.5)
+            axes.plot(strategy.published, row - 0.3, "*", color=INK.light, mfc=PAPER.light, markersize=6.5)
     legend = ["stars: published"] if any(s.published is not None for s in strategies) else []
     if baseline is not None:
         axes.axvline(baseline, color=MUTED.light, linewidth=1, linestyle=_DASHED)
