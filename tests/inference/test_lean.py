@@ -16,7 +16,6 @@ from tests.small_data import write_csv
 from transferkit import run_folder
 from transferkit.config import RunConfig
 from transferkit.errors import RunError, TransferKitError
-from transferkit.inference import predictor as predictor_module
 from transferkit.inference.predictor import Predictor
 from transferkit.settings import run_config
 from transferkit.training.forward import predict_logits
@@ -124,7 +123,7 @@ def test_by_itself_it_answers_in_bf16_where_the_processor_has_it(
     trained: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, native: bool, expected: Literal["bf16", "fp32"]
 ) -> None:
     run = trained("bert", "full")
-    monkeypatch.setattr(predictor_module, "has_native_bf16", lambda: native)
+    monkeypatch.setattr("transferkit.training.precision.has_native_bf16", lambda: native)
     chosen, asked = transferkit.load(run), transferkit.load(run, precision=expected)
     assert chosen.precision == expected
     assert chosen(TEXTS) == asked(TEXTS)
