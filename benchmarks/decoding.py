@@ -2,9 +2,9 @@
 
 The weights are those of a run, which is trained here for a few epochs where none is given: a random model never stops,
 and lengths decide what decoding costs. The result says how long the translations are beside the true ones. All sides
-have the same weights. TransferKit decodes in the precision that `transferkit predict` takes on this processor, and in
-fp32 beside it; the peer in fp32, and in bf16 beside it. Outputs are compared with the peer's token by token, and what
-bf16 and int8 change shows as BLEU too.
+have the same weights. TransferKit decodes in the precision that `transferkit predict` takes on this processor, the peer
+in fp32; where that precision is bf16, each is there in the other one too. Outputs are compared with the peer's token by
+token, and what bf16 and int8 change shows as BLEU too.
 """
 
 from __future__ import annotations
@@ -238,8 +238,8 @@ _COMMON = [
     "Sides that take batches take such of like lengths, of the number of tokens that they are fastest with.",
     "Peaks of memory are of each side in a process of its own, from loading to the last translation; all load the run, "
     "from which they build their own form.",
-    "TransferKit computes in the precision of `predict`, which `work` names, and transferkit_fp32 in fp32; the peer in "
-    "fp32, and peer_bf16 in bf16 autocast.",
+    "TransferKit computes in the precision of `predict`, which `work` names, and the peer in fp32; where that is bf16, "
+    "transferkit_fp32 computes in fp32, and peer_bf16 in bf16 autocast.",
     "A target ends at twice its source and ten tokens more; by generate and CTranslate2, at those of the longest "
     "source of its batch.",
 ]
@@ -283,14 +283,13 @@ def _searches(setting: Setting, predictor: TranslationPredictor, folder: Path) -
             )
         return partial(by_ctranslate2, setting, translator)
 
-    return {
-        OURS: partial(lean, predictor.precision),
-        PEER: peer,
-        OURS_FP32: partial(lean, "fp32"),
-        PEER_BF16: lambda: torch.autocast("cpu", torch.bfloat16)(peer()),
-        CTRANSLATE2: partial(exported, CTRANSLATE2, None),
-        CTRANSLATE2_INT8: partial(exported, CTRANSLATE2_INT8, "int8"),
-    }
+    searches = {OURS: partial(lean, predictor.precision), PEER: peer}
+    if predictor.precision == "bf16":
+        searches[OURS_FP32] = partial(lean, "fp32")
+        searches[PEER_BF16] = lambda: torch.autocast("cpu", torch.bfloat16)(peer())
+    searches[CTRANSLATE2] = partial(exported, CTRANSLATE2, None)
+    searches[CTRANSLATE2_INT8] = partial(exported, CTRANSLATE2_INT8, "int8")
+    return searches
 
 
 def _times(attempts: list[Attempt], peers: list[Attempt]) -> dict[str, Any]:
