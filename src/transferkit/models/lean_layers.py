@@ -28,9 +28,12 @@ class Linear:
 
     def __init__(
         self, weights: Weights, names: tuple[str, ...], precision: Precision,
-        activation: Activation | None = None,
+        activation: Activation | None = None, few_rows: bool = False,
     ) -> None:  # fmt: skip
-        """Several names are layers on the same input, whose outputs follow one another."""
+        """Several names are layers on the same input, whose outputs follow one another.
+
+        `few_rows` says that x has a hundred rows rather than thousands, as in decoding.
+        """
         dtype = number_format(precision)
         self.weight = torch.cat([weights[f"{name}.weight"] for name in names]).to(dtype).contiguous()
         biases = [weights[f"{name}.bias"] for name in names if f"{name}.bias" in weights]
@@ -39,6 +42,9 @@ class Linear:
         self.is_packed = precision == "bf16" and _packs()
         if self.is_packed:
             self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight, _TYPICAL_TOKENS)
+        elif few_rows:
+            # The order that a product reads weights in: to turn them round pays with many rows only.
+            self.weight = self.weight.t().contiguous().t()
         adapter = f"{names[0]}.down.weight" in weights
         self.down = Linear(weights, (f"{names[0]}.down",), precision, "relu") if adapter else None
         self.up = Linear(weights, (f"{names[0]}.up",), precision) if adapter else None

@@ -10,7 +10,7 @@ source, H heads, D width, V tokens of the target vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -32,10 +32,14 @@ class Part:
     prefix: str
     shape: Shape
     precision: Precision
+    # Whether its layers are given the rows of one step, and not all tokens of a batch.
+    few_rows: bool = False
 
     def linear(self, *names: str, activation: Activation | None = None) -> Linear:
         """One product of layers on the same input."""
-        return Linear(self.weights, tuple(self.prefix + name for name in names), self.precision, activation)
+        return Linear(
+            self.weights, tuple(self.prefix + name for name in names), self.precision, activation, self.few_rows
+        )
 
     def norm(self, name: str) -> Norm:
         """`LayerNorm` of that name."""
@@ -102,7 +106,7 @@ class LeanDecoderLayer(LeanLayer):
     def __init__(self, part: Part) -> None:
         super().__init__(part, "self_attention", residuals=3)
         self.source_query = part.linear("cross_attention.query")
-        self.source_key_value = part.linear("cross_attention.key", "cross_attention.value")
+        self.source_key_value = replace(part, few_rows=False).linear("cross_attention.key", "cross_attention.value")
         self.source_output = part.linear("cross_attention.output")
 
     def begin(self, states: Tensor) -> LayerCache:
@@ -139,14 +143,14 @@ class LeanTranslator:
         check_linears(model, "The inference form of a translator")
         weights, shape = model.state_dict(), model.shape
 
-        def parts(stack: str, layers: int) -> list[Part]:
-            return [Part(weights, f"{stack}.layers.{index}.", shape, precision) for index in range(layers)]
+        def parts(stack: str, layers: int, few_rows: bool) -> list[Part]:
+            return [Part(weights, f"{stack}.layers.{index}.", shape, precision, few_rows) for index in range(layers)]
 
         self._model = model.eval()
         self._format = number_format(precision)
-        self._encoder = [LeanEncoderLayer(part) for part in parts("encoder", len(model.encoder.layers))]
-        self._decoder = [LeanDecoderLayer(part) for part in parts("decoder", len(model.decoder.layers))]
-        whole = Part(weights, "", shape, precision)
+        self._encoder = [LeanEncoderLayer(part) for part in parts("encoder", len(model.encoder.layers), few_rows=False)]
+        self._decoder = [LeanDecoderLayer(part) for part in parts("decoder", len(model.decoder.layers), few_rows=True)]
+        whole = Part(weights, "", shape, precision, few_rows=True)
         self._encoder_norm, self._decoder_norm = (
             whole.norm(f"{stack}.norm") if shape.pre_norm else None for stack in ("encoder", "decoder")
         )
