@@ -156,3 +156,9 @@ def _chunk_sizes(resamples: int, numbers_each: int) -> Iterator[int]:
     most = max(1, CHUNK_NUMBERS // numbers_each)
     for start in range(0, resamples, most):
         yield min(most, resamples - start)
+
+
+def spread(rows: int, number: int) -> list[int]:
+    """`number` of so many rows, at equal distances from the first on; all where there are no more."""
+    number = min(number, rows)
+    return [position * rows // number for position in range(number)]

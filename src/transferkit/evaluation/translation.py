@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from transferkit.evaluation.results import Interval, TranslationExample, TranslationScores
-from transferkit.evaluation.statistics import percentile_interval, resampled_row_means
+from transferkit.evaluation.statistics import percentile_interval, resampled_row_means, spread
 
 # Bootstrap samples of the test sentences (Koehn 2004, section 3).
 RESAMPLES = 1000
@@ -58,10 +58,9 @@ def side_by_side(
     sources: Sequence[str], references: Sequence[str], translations: Sequence[str], number: int
 ) -> tuple[TranslationExample, ...]:
     """Rows that lie evenly over the data, so that they are the same after each epoch."""
-    number = min(number, len(sources))
-    rows = [position * len(sources) // number for position in range(number)]
     return tuple(
-        TranslationExample(source=sources[row], target=references[row], predicted=translations[row]) for row in rows
+        TranslationExample(source=sources[row], target=references[row], predicted=translations[row])
+        for row in spread(len(sources), number)
     )
 
 

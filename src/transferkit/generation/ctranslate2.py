@@ -72,17 +72,15 @@ def export_ctranslate2(
         RunError: CTranslate2 is not installed.
         AdaptationError: it has no such model.
     """
-    found = library()
-    from ctranslate2.specs import TransformerSpec
-
+    specs = library().specs
     _check(model, source_tokens, target_tokens)
     first = cast(EncoderLayer, model.encoder.layers[0])
     residual = cast(Residual, first.residuals[0])
-    spec = TransformerSpec.from_config(
+    spec = specs.TransformerSpec.from_config(
         (len(model.encoder.layers), len(model.decoder.layers)),
         first.attention.heads,
         pre_norm=residual.pre_norm,
-        activation=_activation(found, first.feed_forward),
+        activation=_activation(specs.Activation, first.feed_forward),
     )
     positions = max(POSITIONS, max_length)
     _fill_encoder(spec.encoder, model, positions)
@@ -178,8 +176,7 @@ def _check(model: Translator, source_tokens: Sequence[str], target_tokens: Seque
     check_linears(model, "CTranslate2")
 
 
-def _activation(found: Any, feed_forward: FeedForward) -> Any:
-    kinds = found.specs.Activation
+def _activation(kinds: Any, feed_forward: FeedForward) -> Any:
     known = {functional.relu: kinds.RELU, functional.gelu: kinds.GELU}
     if feed_forward.activation not in known:
         raise AdaptationError("CTranslate2 has ReLU and GELU of the activations of a Translator, and not this one's.")

@@ -13,6 +13,7 @@ from transferkit.data.batching import FeatureTable
 from transferkit.data.preparation import TextData
 from transferkit.evaluation.metrics import log_probabilities
 from transferkit.evaluation.results import ClassificationExample
+from transferkit.evaluation.statistics import spread
 from transferkit.formatting import clip
 from transferkit.models.attention_weights import last_attention
 from transferkit.models.backbones import TextClassifier
@@ -47,8 +48,7 @@ class Samples:
     def of(cls, data: TextData, rows: FeatureTable, compute: Compute) -> Samples:
         """Those of `data`, of which `rows` are the validation rows as tokens."""
         split = data.splits["validation"]
-        number = min(TEXTS, len(split))
-        shown = np.arange(number) * len(split) // number
+        shown = np.array(spread(len(split), TEXTS))
         texts = (
             tuple(clip(text, MOST_LETTERS) for name, text in row.items() if name != "label")
             for row in split.select(shown)
