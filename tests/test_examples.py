@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import runpy
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,6 @@ Example = Callable[..., Any]
 def main_of(name: str) -> Example:
     main: Example = runpy.run_path(str(EXAMPLES / name))["main"]
     return main
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    yield from small_data.one_thread()
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,11 +44,6 @@ def steps(text: str) -> list[Step]:
 
 
 STEPS = steps(README)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    yield from small_data.one_thread()
 
 
 def run_shell(command: str, monkeypatch: pytest.MonkeyPatch) -> None:

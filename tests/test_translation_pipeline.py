@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from safetensors.torch import load_file
 from torch import nn
 
 import transferkit
-from tests import small_data
 from tests.training.test_checkpoint import Killed
 from tests.training.test_loop import Impatient
 from transferkit import run_folder, translation_pipeline
@@ -47,11 +45,6 @@ SETTINGS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    yield from small_data.one_thread()
-
-
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Sentences whose adjective goes behind the noun in the other language."""
@@ -73,7 +66,6 @@ def config(pairs: Path, **training: object) -> TranslationConfig:
 
 @pytest.fixture(scope="module")
 def run(pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("runs") / "run"
     transferkit.train(config(pairs), folder)
     return folder

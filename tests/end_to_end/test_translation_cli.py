@@ -6,12 +6,10 @@ import csv
 import errno
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests import small_data
 from tests.end_to_end.conftest import Run
 from transferkit.formatting import percent
 
@@ -21,11 +19,6 @@ SMALL = [
     "training.batch_tokens=64", "--set", "training.learning_rate=0.01", "--set", "model.dropout=0",
     "--precision", "fp32",
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    yield from small_data.one_thread()
 
 
 @pytest.fixture(scope="module")

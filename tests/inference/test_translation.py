@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import transferkit
-from tests import small_data
 from transferkit import run_folder
 from transferkit.config import TranslationConfig
 from transferkit.errors import ConfigError, RunError
@@ -22,11 +20,6 @@ from transferkit.inference.translation import load_translator
 from transferkit.training.tracking import read_epochs
 
 SIZES = {"width": 16, "heads": 2, "encoder_layers": 1, "decoder_layers": 1, "feed_forward": 20}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    yield from small_data.one_thread()
 
 
 @pytest.fixture(scope="module")

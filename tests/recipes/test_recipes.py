@@ -6,13 +6,12 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests import small_data
 from transferkit import cli
 from transferkit.adaptation.strategies import make_strategy
 from transferkit.config import CompareConfig
@@ -151,11 +150,6 @@ PUBLISHED: dict[str, dict[str, object]] = {
         "strategies": [("full", {})],
     },
 }
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    yield from small_data.one_thread()
 
 
 def with_files(options: list[str]) -> list[str]:
