@@ -25,19 +25,17 @@ class _CrossEntropy(torch.autograd.Function):
         total = torch.zeros((), device=logits.device)
         for first in range(0, len(logits), _ROWS):
             rows = slice(first, first + _ROWS)
-            part, truth = logits[rows].to(torch.float32, copy=True), labels[rows]
-            counts = truth != IGNORE_INDEX
-            place = truth.clamp_min(0).unsqueeze(1)
-            normaliser = part.logsumexp(1)
-            of_truth = part.gather(1, place).squeeze(1)
-            losses = normaliser - (1 - smoothing) * of_truth - smoothing * part.mean(1)
+            truth = labels[rows].unsqueeze(1)
+            counts, place = (truth != IGNORE_INDEX).to(torch.float32), truth.clamp_min(0)
+            logs = torch.log_softmax(logits[rows], 1, dtype=torch.float32)
+            losses = (smoothing - 1) * logs.gather(1, place) - smoothing * logs.mean(1, keepdim=True)
             total += (losses * counts).sum()
             if gradient is not None:
-                slope = part.sub_(normaliser.unsqueeze(1)).exp_()
+                slope = logs.exp_()
                 if smoothing:
-                    slope.sub_(smoothing / part.shape[1])
-                slope.scatter_add_(1, place, slope.new_full((len(place), 1), smoothing - 1))
-                gradient[rows] = slope.mul_(counts.unsqueeze(1))
+                    slope.sub_(smoothing / slope.shape[1])
+                slope.scatter_add_(1, place, slope.new_full(place.shape, smoothing - 1))
+                gradient[rows] = slope.mul_(counts)
         ctx.gradient = gradient
         return total
 
