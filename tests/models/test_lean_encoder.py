@@ -11,7 +11,6 @@ import torch
 from transformers import AutoModel
 
 from tests import tiny
-from transferkit.models import lean_layers
 from transferkit.models.lean_encoder import FAMILIES, LeanEncoder, NotLeanError
 
 NAMES = [name for name, family in tiny.FAMILIES.items() if family.model_type in FAMILIES]
@@ -27,6 +26,7 @@ def reference(backbone: Callable[[str], Path]) -> Callable[[str], tuple[Any, dic
     return load
 
 
+@pytest.mark.usefixtures("weights_in_either_order")
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("rows", [slice(0, 3), slice(0, 1)], ids=["padded", "one row"])
 def test_hidden_states_are_equal(reference: Callable[[str], Any], name: str, rows: slice) -> None:
@@ -40,12 +40,9 @@ def test_hidden_states_are_equal(reference: Callable[[str], Any], name: str, row
     torch.testing.assert_close(lean[real], expected[real], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.usefixtures("weights_in_either_order")
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("packed", [True, False])
-def test_bf16_is_near_with_packed_weights_and_without(
-    reference: Callable[[str], Any], name: str, packed: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(lean_layers, "_packs", lambda: packed)
+def test_bf16_is_near(reference: Callable[[str], Any], name: str) -> None:
     model, batch = reference(name)
     with torch.inference_mode():
         expected = model(**batch).last_hidden_state

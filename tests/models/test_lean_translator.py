@@ -13,7 +13,6 @@ from transferkit.adaptation.bottleneck import Bottleneck
 from transferkit.adaptation.lora import LoRA
 from transferkit.config import Precision
 from transferkit.errors import AdaptationError
-from transferkit.models import lean_layers
 from transferkit.models.lean_translator import LayerCache, LeanTranslator
 from transferkit.models.translator import Translator, build_translator
 
@@ -50,6 +49,7 @@ def stepped(
     return torch.stack(steps, 1)
 
 
+@pytest.mark.usefixtures("weights_in_either_order")
 @pytest.mark.parametrize("masked", [True, False])
 def test_steps_equal_whole_targets(model: Translator, masked: bool) -> None:
     mask = SOURCE != 0 if masked else None
@@ -78,9 +78,8 @@ def test_targets_of_one_source_go_on_in_any_order(model: Translator) -> None:
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("packed", [True, False])
-def test_bf16_is_near(model: Translator, packed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lean_layers, "_packs", lambda: packed)
+@pytest.mark.usefixtures("weights_in_either_order")
+def test_bf16_is_near(model: Translator) -> None:
     decoder = LeanTranslator(model, "bf16")
     expected = model(SOURCE, None, TARGET).log_softmax(-1)
     found = stepped(decoder, decoder.begin(SOURCE, None), TARGET, None)
