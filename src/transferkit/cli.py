@@ -60,14 +60,22 @@ def _training_options(command: Command, settings: list[Setting]) -> Command:
 @setting_options(*TRANSLATION_SETTINGS)
 @click.option("--task", type=click.Choice(["classification", "translation"]), help="classification unless said.")
 @click.option("--resume", is_flag=True, help="Go on with the stopped run in --out; it has its own settings.")
-@click.option("--strategy", help="One of the strategies, with options if need be: 'lora(rank=8)'; else lora.")
+@click.option(
+    "--strategy",
+    help="scratch, linear-probe, partial, bitfit, bottleneck, lora, full or peft:METHOD, with options if need be: "
+    "'lora(rank=8)'; else lora.",
+)
 @click.option("--seed", type=int, help="Of initial weights, order of rows and dropout.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The run folder to write.")
 def train(
     recipe: Path | None, task: str | None, resume: bool, strategy: str | None, seed: int | None, out: Path,
     assignments: tuple[str, ...], overwrite: bool, as_json: bool, **options: Any,
 ) -> None:  # fmt: skip
-    """Train one classifier, or one translator, into one run folder."""
+    """Train one classifier, or one translator, into one run folder.
+
+    RECIPE is a YAML file of settings. Without --data it takes film reviews that are built in, of a translation short
+    pairs of sentences.
+    """
     from transferkit import api, console
     from transferkit.settings import run_config, task_of, translation_config
 
@@ -104,7 +112,10 @@ def pretrain(
     recipe: Path | None, seed: int | None, out: Path, assignments: tuple[str, ...], overwrite: bool, as_json: bool,
     **options: Any,
 ) -> None:  # fmt: skip
-    """Train a new text encoder from word vectors, into a run folder that --backbone takes."""
+    """Train a new text encoder from word vectors, into a run folder that --backbone takes.
+
+    RECIPE is a YAML file of settings. Without --data it takes film reviews that are built in.
+    """
     from transferkit import api, console
     from transferkit.settings import pretrain_config
 
@@ -126,7 +137,8 @@ def compare(
 ) -> None:  # fmt: skip
     """Compare strategies x seeds on the same data, and say what to use.
 
-    Called again it goes on where it was stopped: finished runs are kept.
+    Called again it goes on where it was stopped: finished runs are kept. RECIPE is a YAML file of settings. Without
+    --data it takes film reviews that are built in.
     """
     from transferkit import api, console
     from transferkit.settings import compare_config, split_list
@@ -150,7 +162,10 @@ def compare(
 @setting_options(*DATA_SETTINGS)
 @click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON.")
 def evaluate(run: Path, as_json: bool, **options: Any) -> None:
-    """Score a run on new labelled data."""
+    """Score a run on new labelled data, which --data names.
+
+    RUN is the folder of a run, or of a comparison, which stands for the run that it recommends.
+    """
     from transferkit import api, console
     from transferkit.config import DataConfig
     from transferkit.parsing import build
@@ -207,7 +222,10 @@ def predict(
     precision: Literal["auto", "fp32", "bf16"], as_json: bool, explain: bool, pictures: Path | None,
     **decoding: Any,
 ) -> None:  # fmt: skip
-    """Label or translate texts; `-` reads them from standard input, one a line (a pair: two with a tab between)."""
+    """Label or translate texts; `-` reads them from standard input, one a line (a pair: two with a tab between).
+
+    RUN is the folder of a run, or of a comparison, which stands for the run that it recommends.
+    """
     from transferkit import run_folder
     from transferkit.inference import answers
 
@@ -276,7 +294,10 @@ def report(folder: Path) -> None:
 )
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The folder to write.")
 def export(run: Path, form: str, out: Path) -> None:
-    """Write a run in the format of another library."""
+    """Write a run in the format of another library.
+
+    RUN is the folder of a run, or of a comparison, which stands for the run that it recommends.
+    """
     from transferkit.inference.export import FORMATS, export_to_ctranslate2
     from transferkit.inference.predictor import load_whole
 

@@ -12,9 +12,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 Setting = tuple[str, str, str, dict[str, Any]]
 
 DATA_SETTINGS: list[Setting] = [
-    ("--data", "data.source",
-     "CSV, TSV, JSONL, Parquet, folder, hub id, or built-in name; else film reviews, of a translation short pairs.",
-     {}),
+    ("--data", "data.source", "CSV, TSV, JSONL, Parquet, folder, hub id, or built-in name.", {}),
     ("--text", "data.text", "The text column.", {}),
     ("--pair", "data.pair", "The two text columns; of a translation: from, into.", {"nargs": 2, "metavar": "A B"}),
     ("--label", "data.label", "The label column.", {}),
@@ -29,14 +27,14 @@ TRAINING_SETTINGS: list[Setting] = [
     ("--validation-size", "data.validation_size", "Draw so many validation rows, labelled ones stratified.",
      {"type": int}),
     ("--test-size", "data.test_size", "Draw so many test rows, labelled ones stratified.", {"type": int}),
-    ("--backbone", "backbone.name", "Built-in name, folder, or hub id; else minilm.", {}),
+    ("--backbone", "backbone.name", "Built-in name, folder, hub id, or a run that holds a whole model; else minilm.", {}),
     ("--head-pooling", "backbone.head_pooling", "auto: as the backbone declares, else its own head (model).",
      {"type": click.Choice(["auto", "mean", "first", "model"])}),
     ("--max-length", "tokenization.max_length",
      "Most tokens of a row; else 256 or what the backbone allows, of a translation 128.", {"type": int}),
-    ("--truncation-side", "tokenization.truncation_side", "The end that is cut off long texts.",
+    ("--truncation-side", "tokenization.truncation_side", "The side on which long texts are cut.",
      {"type": click.Choice(["left", "right"])}),
-    ("--epochs", "training.epochs", "Passes over the training rows; else the strategy's own, of a translation 10.",
+    ("--epochs", "training.epochs", "Passes over the training rows; else the strategy's own, of a translation 10, of pretrain 5.",
      {"type": int}),
     ("--precision", "training.precision", "auto measures this machine.",
      {"type": click.Choice(["auto", "fp32", "bf16"])}),

@@ -120,7 +120,7 @@ class RunResult(Document):
     evaluate_seconds: float | None = None
     peak_memory_bytes: int | None = None
     stored_bytes: int | None = Field(default=None, description="what must be kept to predict, without the base")
-    epochs: int | None = Field(default=None, description="epochs begun")
+    epochs: int | None = Field(default=None, description="epochs completed")
     best_epoch: int | None = Field(default=None, description="the epoch whose weights were kept; null for a mean")
     precision: str | None = Field(default=None, description="fp32 or bf16 in training; evaluation is in fp32")
     metrics: dict[str, float] = Field(default_factory=dict)
