@@ -118,6 +118,14 @@ def test_broken_files_are_refused_with_a_sentence(trained: Callable[..., Path], 
         transferkit.load(run)("good film")
 
 
+@pytest.mark.parametrize("content", ['{"model_type": "bert"', "[]"])
+def test_a_damaged_configuration_is_refused_with_a_sentence(trained: Callable[..., Path], content: str) -> None:
+    run = trained("bert", "full")
+    (run / "model" / "config.json").write_text(content, encoding="utf-8")
+    with pytest.raises(TransferKitError, match=r"config\.json"):
+        transferkit.load(run)("good film")
+
+
 @pytest.mark.parametrize(("native", "expected"), [(True, "bf16"), (False, "fp32")])
 def test_by_itself_it_answers_in_bf16_where_the_processor_has_it(
     trained: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, native: bool, expected: Literal["bf16", "fp32"]

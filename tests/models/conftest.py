@@ -10,4 +10,4 @@ from transferkit.models import lean_layers
 @pytest.fixture(params=[True, False], ids=["packed", "plain"])
 def weights_in_either_order(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Products read packed weights, and as where torch cannot pack them."""
-    monkeypatch.setattr(lean_layers, "_packs", lambda: request.param)
+    monkeypatch.setattr(lean_layers, "_packs", lambda _precision: request.param)

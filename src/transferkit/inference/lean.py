@@ -131,5 +131,10 @@ def _bare(name: str, model_type: str) -> str:
 
 
 def _read_json(file: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    try:
+        content = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        raise NotLeanError(f"a damaged {file.name}, which the usual way of loading refuses with its reason")
     return content

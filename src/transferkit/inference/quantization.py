@@ -23,7 +23,7 @@ from transferkit.data.inspection import content_hash
 from transferkit.data.preparation import prepare
 from transferkit.errors import AdaptationError, DataError, RunError
 from transferkit.evaluation.metrics import score
-from transferkit.evaluation.results import Interval, Record, write_json
+from transferkit.evaluation.results import Document, Interval, write_json
 from transferkit.evaluation.statistics import mcnemar_p, mean_interval
 from transferkit.formatting import p_equation, percent, points, points_interval, size
 from transferkit.inference.lean_tokenizer import LeanTokenizer
@@ -41,7 +41,7 @@ QUALITY_FILE = "quantization.json"
 CALIBRATION_ROWS = 300
 
 
-class Quality(Record):
+class Quality(Document):
     """`model/quantization.json`: what 8 bits cost, on the test rows of the run."""
 
     schema_: Literal["transferkit/quantization/1"] = Field(default="transferkit/quantization/1", alias="schema")
@@ -54,8 +54,6 @@ class Quality(Record):
     mcnemar_p: float
     exact_bytes: int
     quantized_bytes: int
-
-    model_config = Record.model_config | {"populate_by_name": True}
 
     def __str__(self) -> str:
         return (

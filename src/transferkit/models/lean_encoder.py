@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from transferkit.config import Precision
 from transferkit.models.backbones import POSITIONS_AFTER_PADDING
-from transferkit.models.lean_layers import Linear, Norm, Weights, number_format
+from transferkit.models.lean_layers import Linear, Norm, Weights, number_format, self_attention
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,8 @@ class Layer:
 
     def __call__(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """x [rows, length, width], mask bool [rows, 1, 1, length] or None -> [rows, length, width]."""
-        rows, length, width = x.shape
-        joint = self.query_key_value(x).view(rows, length, 3, self.heads, width // self.heads)
-        query, key, value = joint.permute(2, 0, 3, 1, 4)
-        mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        x = self.attention_norm(x + self.output(mixed.transpose(1, 2).reshape(rows, length, width)))
+        mixed = self_attention(self.query_key_value(x), self.heads, mask)
+        x = self.attention_norm(x + self.output(mixed))
         return self.output_norm(x + self.narrow(self.widen(x)))
 
 

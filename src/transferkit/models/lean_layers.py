@@ -40,7 +40,7 @@ class Linear:
         self.bias = torch.cat(biases).to(dtype) if biases else None
         self.activation = activation
         turns = few_rows and precision == "fp32"
-        self.is_packed = not turns and _packs()
+        self.is_packed = not turns and _packs(precision)
         if self.is_packed:
             self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight, _TYPICAL_TOKENS)
         elif turns:
@@ -87,6 +87,24 @@ def number_format(precision: Precision) -> torch.dtype:
     return torch.bfloat16 if precision == "bf16" else torch.float32
 
 
-def _packs() -> bool:
-    """Whether this build of torch has the packed products that its own compiler uses on a CPU."""
-    return hasattr(torch.ops.mkldnn, "_linear_pointwise") and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
+def self_attention(joint: Tensor, heads: int, mask: Tensor | None) -> Tensor:
+    """Scaled dot-product attention of rows to themselves.
+
+    Args:
+        joint: queries, keys and values one after the other, [rows, length, 3 * width].
+        heads: among which the width is divided.
+        mask: bool [rows, 1, 1, length], True where a position may be looked at; None where all may.
+
+    Returns:
+        [rows, length, width].
+    """
+    query, key, value = joint.view(*joint.shape[:2], 3, heads, -1).permute(2, 0, 3, 1, 4)
+    mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    return mixed.transpose(1, 2).flatten(2)
+
+
+def _packs(precision: Precision) -> bool:
+    """Whether torch has the packed products that its own compiler uses on a CPU, and this processor takes them."""
+    if not (hasattr(torch.ops.mkldnn, "_linear_pointwise") and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")):
+        return False
+    return precision == "fp32" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

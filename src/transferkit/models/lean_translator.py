@@ -20,7 +20,7 @@ from transferkit.config import Precision
 from transferkit.errors import AdaptationError
 from transferkit.models.key_values import KeysValues
 from transferkit.models.layers import NORM_EPS, Activation, Shape
-from transferkit.models.lean_layers import Linear, Norm, Weights, number_format
+from transferkit.models.lean_layers import Linear, Norm, Weights, number_format, self_attention
 from transferkit.models.translator import Translator, over_heads
 
 
@@ -81,9 +81,7 @@ class LeanEncoderLayer(LeanLayer):
         """x [B, S, D], mask bool [B, 1, 1, S]."""
 
         def look(y: Tensor) -> Tensor:
-            query, key, value = self.heads_apart(self.query_key_value(y), 3).permute(2, 0, 3, 1, 4)
-            mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-            return self.output(mixed.transpose(1, 2).flatten(2))
+            return self.output(self_attention(self.query_key_value(y), self.heads, mask))
 
         return self.residual(1, self.residual(0, x, look), self.feed_forward)
 
