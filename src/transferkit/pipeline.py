@@ -130,7 +130,7 @@ def _prefix(training: TrainingConfig, model: TextClassifier, job: Job, label: st
         why = (
             "dropout in frozen layers changes what they answer"
             if training.frozen_dropout
-            else (f"{label} trains from the first layer on, or the backbone's layers are not called one by one")
+            else f"{label} trains from the first layer on, or the backbone drops out below it or calls no row of layers"
         )
         raise ConfigError(f"--prefix-cache {training.prefix_cache} has no effect: {why}; use auto or off.")
     return prefix

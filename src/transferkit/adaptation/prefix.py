@@ -13,7 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from transferkit.adaptation.freezing import layer_stack
+from transferkit.adaptation.freezing import layer_stack, set_training_mode
 from transferkit.errors import AdaptationError
 from transferkit.models.backbones import POOLINGS, TextClassifier
 
@@ -88,7 +88,8 @@ class Prefix:
 def find_prefix(model: nn.Module, row: dict[str, Tensor]) -> Prefix | None:
     """The largest lower part of `model` in which nothing trains; None where there is none, or none that is known.
 
-    What does not train has to be in eval mode in training too, as `set_training_mode` has it.
+    There is none either where dropout runs in it all the same, as that on the embeddings of GPT-2 does: no module that
+    is frozen holds it.
 
     Args:
         model: any; only a `TextClassifier` can have one.
@@ -110,7 +111,8 @@ def find_prefix(model: nn.Module, row: dict[str, Tensor]) -> Prefix | None:
     if outside - model.head_parameters or not _is_row_of_layers(model, row):
         return None
     depth = min((int(number[1]) for number in numbers if number), default=len(_layers(model)))
-    return Prefix(model, depth) if depth else None
+    prefix = Prefix(model, depth) if depth else None
+    return prefix if prefix is not None and _is_steady(prefix, row) else None
 
 
 class _ReachedError(Exception):
@@ -122,6 +124,17 @@ class _ReachedError(Exception):
 
 def _layers(model: TextClassifier) -> list[nn.Module]:
     return list(model.get_submodule(layer_stack(model)[0]).children())
+
+
+@torch.no_grad()
+def _is_steady(prefix: Prefix, row: dict[str, Tensor]) -> bool:
+    """Whether `prefix` answers in training as it does in eval mode, in which it is left."""
+    states = prefix.compute(row)
+    with torch.random.fork_rng(devices=[]):
+        set_training_mode(prefix.model)
+        in_training = prefix.compute(row)
+    prefix.model.eval()
+    return torch.equal(states, in_training)
 
 
 @torch.no_grad()
