@@ -238,7 +238,8 @@ def test_one_thread_and_two_agree(settings: dict[str, object], tmp_path: Path) -
 def test_kernels_and_parts_of_batches_change_no_more_than_rounding(
     settings: dict[str, object], tmp_path: Path, training: dict[str, object]
 ) -> None:
-    # Without dropout, whose draws depend on the order of the calls.
+    # Without dropout, whose draws depend on the calls.
+    settings |= {"backbone.head_pooling": "mean", "backbone.head_dropout": 0.0}
     (plain, _), (other, _) = (run(settings, tmp_path / "run", "lora", **changes) for changes in ({}, training))
     np.testing.assert_allclose(losses(plain), losses(other), rtol=1e-4)
 
@@ -426,6 +427,53 @@ def test_what_has_no_effect_on_a_comparison_is_said(
     except ConfigError as error:
         log.said(str(error))
     assert any(said in line for line in log.lines)
+
+
+def test_a_comparison_makes_no_folder_its_own_that_others_have_files_in(
+    settings: dict[str, object], tmp_path: Path
+) -> None:
+    (tmp_path / "project" / "runs" / "demo").mkdir(parents=True)
+    (tmp_path / "project" / "thesis.tex").write_text("precious", encoding="utf-8")
+    config = compare_config(None, settings | {"training.epochs": 1, "strategies": ["linear-probe"]}, [])
+    for overwrite in (False, True):
+        with pytest.raises(RunError, match=r"is not empty|leaves it alone"):
+            transferkit.compare(config, tmp_path / "project", overwrite=overwrite)
+    assert sorted(file.name for file in (tmp_path / "project").iterdir()) == ["runs", "thesis.tex"]
+
+
+def test_a_finished_run_is_kept_where_another_of_its_strategy_comes_beside_it(
+    settings: dict[str, object], tmp_path: Path
+) -> None:
+    log = Log()
+    for labels in (["lora(rank=1)"], ["lora(rank=1)", "lora(rank=2)"], ["lora(rank=2)"]):
+        config = compare_config(None, settings | {"training.epochs": 1, "strategies": labels}, [])
+        comparison = transferkit.compare(config, tmp_path / "all", listener=log)
+        assert [result.status for result in comparison.results] == ["finished"] * len(labels)
+    assert [line for line in log.lines if "finished already" in line] == [
+        "1 of 2 runs are finished already and are kept.", "1 of 1 runs are finished already and are kept."
+    ]  # fmt: skip
+    assert sorted(folder.name for folder in (tmp_path / "all" / "runs").iterdir()) == [
+        "lora-rank=2-seed0", "lora-seed0"
+    ]  # fmt: skip
+
+
+def test_settings_that_no_run_can_have_remove_no_earlier_comparison(
+    settings: dict[str, object], tmp_path: Path
+) -> None:
+    good = settings | {"training.epochs": 1, "strategies": ["linear-probe"]}
+    transferkit.compare(compare_config(None, good, []), tmp_path / "all")
+    before = sorted(file.relative_to(tmp_path) for file in tmp_path.rglob("*"))
+    bad = compare_config(None, good | {"training.keep": "average"}, [])
+    with pytest.raises(ConfigError, match=r"training\.keep=average"):
+        transferkit.compare(bad, tmp_path / "all", overwrite=True)
+    assert sorted(file.relative_to(tmp_path) for file in tmp_path.rglob("*")) == before
+
+
+def test_dropout_before_a_head_of_the_backbones_own_is_refused(settings: dict[str, object], tmp_path: Path) -> None:
+    changed = settings | {"backbone.head_pooling": "auto", "backbone.head_dropout": 0.3}
+    with pytest.raises(ConfigError, match=r"backbone\.head_dropout has no effect: the head is the backbone's own"):
+        run(changed, tmp_path / "run", "linear-probe", epochs=1)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_of_lora_says_what_it_learnt_in_its_folder_and_on_its_page(

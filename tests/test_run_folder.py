@@ -144,6 +144,16 @@ def test_a_comparison_that_was_stopped_at_once_can_be_overwritten(tmp_path: Path
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_run_that_has_begun_stays_though_the_earlier_one_could_not_be_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "run.json").write_text('{"schema": "transferkit/run/1", "label": "old"}')
+    run_folder.make_folder(tmp_path, overwrite=True)
+    (tmp_path / "run.json").write_text('{"schema": "transferkit/run/1", "label": "new"}')
+    run_folder.put_back(tmp_path, is_new=False)
+    assert "new" in (tmp_path / "run.json").read_text()
+
+
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"There is no run in .*transferkit train"):
         run_folder.resolve(tmp_path)

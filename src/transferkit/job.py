@@ -10,11 +10,12 @@ import torch
 
 from transferkit import run_folder
 from transferkit.adaptation.prefix import Prefix
-from transferkit.config import PretrainConfig, SharedConfig, TrainingConfig
+from transferkit.config import BackboneConfig, PretrainConfig, SharedConfig, TrainingConfig
 from transferkit.data import inspection, workspace
 from transferkit.data.batching import FeatureTable, LengthGroupedSampler
 from transferkit.data.preparation import TextData, prepare
 from transferkit.environment import file_hash, quiet_libraries, release_memory
+from transferkit.errors import ConfigError
 from transferkit.evaluation.results import DataFacts
 from transferkit.formatting import percent
 from transferkit.models.backbones import TextClassifier, load_classifier, longest_input
@@ -78,6 +79,11 @@ def prepare_job(config: SharedConfig, listener: Listener, is_shared: bool = Fals
         listener.said(note)
     with torch.random.fork_rng(devices=[]):
         model = load_classifier(files, config.backbone, data.labels, tokenizer.pad_token_id)
+    if model.pooling == "model" and config.backbone.head_dropout != BackboneConfig().head_dropout:
+        raise ConfigError(
+            "backbone.head_dropout has no effect: the head is the backbone's own; leave it out, or choose another by "
+            "--head-pooling."
+        )
     fingerprint = model.fingerprint()
     compute = _choose_compute(config.training, model, fingerprint, tables["train"], listener)
     del model

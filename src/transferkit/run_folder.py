@@ -149,7 +149,8 @@ def forget_earlier(path: Path) -> None:
 def put_back(path: Path, is_new: bool) -> None:
     """Leave `path` as it was before `make_folder`, which made it if it `is_new`, unless the run has begun meanwhile."""
     earlier = path / EARLIER
-    if not earlier.is_dir():
+    # A record beside what is aside is new: removing the earlier run was stopped, or failed.
+    if not earlier.is_dir() or (path / RUN_FILE).is_file():
         return
     _erase(path, but=earlier)
     for entry in earlier.iterdir():

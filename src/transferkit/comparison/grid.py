@@ -7,7 +7,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from transferkit import run_folder
@@ -53,13 +53,16 @@ def compare(config: CompareConfig, out: Path, overwrite: bool, listener: Listene
     cells = list(_cells(config))
     for spec in (*config.strategies, *map(parse_strategy, config.published)):
         make_strategy(spec)
-    goes_on = (out / "runs").is_dir() and not overwrite
+    goes_on = not overwrite and (out / "runs").is_dir() and run_folder.is_ours(out)
     if not goes_on:
         run_folder.check_free(out, overwrite)
     job = prepare_job(config, listener, is_shared=True)
     if goes_on:
         _refuse_others(out, job)
-    else:
+        cells = [_where_it_is(out, cell) for cell in cells]
+    # Before anything is removed or made: it refuses settings that no run can have.
+    rows = {cell.folder: rows_to_process(cell.config, job) for cell in cells}
+    if not goes_on:
         run_folder.make_folder(out, overwrite)
         run_folder.forget_earlier(out)
         (out / "runs").mkdir()
@@ -70,7 +73,7 @@ def compare(config: CompareConfig, out: Path, overwrite: bool, listener: Listene
     waiting = [cell for cell in cells if cell.folder not in finished]
     if finished:
         listener.said(f"{len(finished)} of {len(cells)} runs are finished already and are kept.")
-    listener.planned(sum(rows_to_process(cell.config, job) for cell in waiting))
+    listener.planned(sum(rows[cell.folder] for cell in waiting))
     firsts = {cell.label: cell for cell in reversed(waiting)}
     results = dict(finished)
     try:
@@ -81,11 +84,14 @@ def compare(config: CompareConfig, out: Path, overwrite: bool, listener: Listene
     finally:
         in_order = [results[cell.folder] for cell in cells if cell.folder in results]
         comparison = _conclude(config, job, out, in_order)
-    if waiting and config.training.prefix_cache in ("memory", "disk") and not job.cache.kept:
-        listener.said(
-            f"--prefix-cache {config.training.prefix_cache} had no effect: no strategy here leaves the first layers "
-            "as they are."
+    asked = config.training.prefix_cache
+    if waiting and asked in ("memory", "disk") and not (job.cache.kept or job.cache.has_refused):
+        why = (
+            "dropout in frozen layers changes what they answer"
+            if config.training.frozen_dropout
+            else "no strategy here leaves the first layers as they are"
         )
+        listener.said(f"--prefix-cache {asked} had no effect: {why}.")
     return comparison
 
 
@@ -122,6 +128,14 @@ def _refuse_others(out: Path, job: Job) -> None:
         if not has_data or not job.has_base_of(record):
             other = "from another backbone" if has_data else "on other data"
             raise RunError(f"{file.parent} is a run {other}; choose another --out, or begin anew with --overwrite.")
+
+
+def _where_it_is(out: Path, cell: Cell) -> Cell:
+    """The cell with the folder of its run, which has another name where the strategies beside it were others."""
+    for file in (out / "runs").glob(f"*/{run_folder.RUN_FILE}"):
+        if run_folder.read_record(file.parent).config == cell.config:
+            return replace(cell, folder=f"runs/{file.parent.name}")
+    return cell
 
 
 def _finished(out: Path, cell: Cell) -> RunResult | None:
