@@ -140,7 +140,8 @@ def _choose_compute(config: TranslationConfig, model: Translator, train: Paralle
     rows = max(1, config.training.batch_tokens // int(train.lengths[middle]))
     batch = train.__getitems__([int(middle)] * rows)
     batch.pop("labels")
-    return choose(config.training, batch, f"translator {config.model}", model)
+    words = model.source_embedding.num_embeddings, model.target_embedding.num_embeddings
+    return choose(config.training, batch, f"translator {config.model} of {words} words", model)
 
 
 def _build(config: TranslationConfig, tokenizers: Tokenizers) -> Translator:

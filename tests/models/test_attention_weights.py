@@ -41,6 +41,12 @@ def test_so_does_one_that_takes_no_mask_of_bools(backbone: Callable[[str], Path]
     assert (number, weights.shape[:2]) == (tiny.LAYERS, (len(tiny.CORPUS), tiny.HEADS))
 
 
+@pytest.mark.parametrize("name", ["bart", "t5"])
+def test_an_encoder_decoder_shows_none_of_a_text_that_is_cut_short(backbone: Callable[[str], Path], name: str) -> None:
+    model, batch = tiny.load_model(backbone(name)), tiny.make_batch(backbone(name))
+    assert last_attention(model.network, {name: tensor[:1, :2] for name, tensor in batch.items()}) is None
+
+
 def test_fast_kernels_are_in_use_again_afterwards(backbone: Callable[[str], Path]) -> None:
     model = tiny.load_model(backbone("bert"))
     batch = tiny.make_batch(backbone("bert"))

@@ -229,6 +229,18 @@ def test_the_mean_over_epochs_leaves_out_the_first(tmp_path: Path, rows: int, in
         assert not torch.allclose(mean, each[-1])
 
 
+def test_a_training_too_short_for_a_mean_keeps_its_best_epoch(tmp_path: Path) -> None:
+    model = Bag()
+    album = Album(model, 2 * (64 + 40) + 16)
+    validate = on(table(40, seed=1), album)
+    plan = replace(PLAN, epochs=4, keep="average")
+    outcome = fit(model, TASK, table(), plan, validate=validate, folder=tmp_path, listener=album)
+    assert (outcome.interrupted, len(outcome.epochs), outcome.averaged) == (True, 2, 0)
+    assert outcome.best_epoch is not None
+    best = album.epochs[outcome.best_epoch - 1]
+    assert all(torch.equal(a, b) for a, b in zip(weights(model), best, strict=True))
+
+
 def test_ctrl_c_keeps_the_best_epoch_so_far(tmp_path: Path) -> None:
     reached, full = train(tmp_path, epochs=1, schedule="constant", warmup_ratio=0.0)
     model, outcome = train(tmp_path, listener=Impatient(64 + 40 + 20), epochs=3, schedule="constant", warmup_ratio=0.0)

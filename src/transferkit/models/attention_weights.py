@@ -35,7 +35,12 @@ def last_attention(network: Any, features: Mapping[str, Tensor]) -> tuple[int, T
 
 
 def _can_be_asked(network: Any) -> bool:
-    """Whether `forward` takes `output_attentions`, by name or among others."""
+    """Whether `forward` takes `output_attentions`, by name or among others, and a text that is cut short.
+
+    Encoder-decoders do not: they read their answer at the <eos>.
+    """
+    if getattr(getattr(network, "config", None), "is_encoder_decoder", False):
+        return False
     parameters = inspect.signature(network.forward).parameters
     return "output_attentions" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 

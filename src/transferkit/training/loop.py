@@ -26,7 +26,7 @@ from transferkit.environment import release_memory
 from transferkit.errors import TransferKitError
 from transferkit.evaluation.results import EpochRecord, Example
 from transferkit.tasks.base import Task
-from transferkit.training.averaging import FIRST_EPOCH
+from transferkit.training.averaging import FIRST_EPOCH, LEAST_EPOCHS
 from transferkit.training.checkpoint import TrainingState, restore_state, restore_weights, save_state, save_weights
 from transferkit.training.forward import Forward
 from transferkit.training.interrupt import held_interrupt
@@ -101,7 +101,7 @@ class Plan:
 
 @dataclass
 class Outcome:
-    """What was reached; the model holds the weights of `best_epoch`, or the mean of the last `averaged` epochs."""
+    """What was reached; the model holds the mean of the last `averaged` epochs, or else the weights of `best_epoch`."""
 
     epochs: list[EpochRecord] = field(default_factory=list)
     best_epoch: int | None = None
@@ -146,12 +146,14 @@ def fit(
     except KeyboardInterrupt:
         interrupted = True
     run.model.eval()
-    if state.average.epochs:
+    averages = state.average.epochs > 0 and len(state.epochs) >= LEAST_EPOCHS
+    if averages:
         listener.said(f"Kept is the mean of the weights over epochs {FIRST_EPOCH} to {len(state.epochs)}.")
         state.average.restore(run.bare_model)
     elif state.best_epoch is not None:
         restore_weights(run.best_path, run.bare_model)
-    return Outcome(state.epochs, state.best_epoch, state.average.epochs, interrupted, run.earlier_seconds)
+    averaged = state.average.epochs if averages else 0
+    return Outcome(state.epochs, state.best_epoch, averaged, interrupted, run.earlier_seconds)
 
 
 @dataclass
