@@ -233,9 +233,11 @@ def predict(
     if len(given) != 1:
         raise ConfigError(f"Give one of TEXT, --pair and --file{': not ' + ' and '.join(given) if given else ''}.")
     file_options = {"--column": columns, "--encoding": encoding, "--quoting": quoting != "auto", "--out": out}
-    for name, value in (file_options | {"--overwrite": overwrite}).items():
+    for name, value in file_options.items():
         if value and source is None:
             raise ConfigError(f"{name} has no effect without --file.")
+    if overwrite and out is None:
+        raise ConfigError("--overwrite has no effect without --out.")
     if explain and precision != "auto":
         raise ConfigError("--explain always computes in fp32; --precision has no effect with it.")
     if explain and source is not None:
@@ -311,8 +313,9 @@ def main() -> None:
     """Run the command line; a user's mistake ends it with one sentence and exit code 2."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # A terminal that cannot show a letter is no reason to fail.
-            stream.reconfigure(errors="backslashreplace")
+            # A terminal that cannot show a letter is no reason to fail; a file takes all of them, and keeps them.
+            encoding = None if stream.isatty() else "utf-8"
+            stream.reconfigure(encoding=encoding, errors="backslashreplace")
     try:
         app(standalone_mode=False)
     except TransferKitError as error:
@@ -322,10 +325,6 @@ def main() -> None:
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         _stop("stopped; what was finished is kept", 130)
-    except BrokenPipeError:
-        # The reader of our output has gone, as `head` does.
-        sys.stderr.close()
-        sys.exit(0)
     except Exception as error:
         said = _of_the_machine(error, command=sys.argv[1])
         if said is None:

@@ -180,6 +180,12 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, settings: dict[str, object
         read(tsv(tmp_path / "a.tsv", pairs(20)), **settings)
 
 
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_a_share_beside_a_size_is_refused(tmp_path: Path, split: str) -> None:
+    with pytest.raises(ConfigError, match=f"data.{split}_fraction has no effect"):
+        read(tsv(tmp_path / "a.tsv", pairs(40)), **{f"{split}_size": 4, f"{split}_fraction": 0.2})
+
+
 def test_more_than_two_columns_want_a_choice(tmp_path: Path) -> None:
     path = tsv(tmp_path / "a.tsv", [("a\tb", "c")], header="one\ttwo\tnote")
     with pytest.raises(DataError, match="has the text columns one, two, note; say with --pair"):

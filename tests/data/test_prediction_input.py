@@ -128,3 +128,22 @@ def test_mistakes_of_path_and_options(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": ["x"]}), tmp_path / "in.parquet")
     with pytest.raises(ConfigError, match="--encoding has no effect"):
         list(iter_texts(tmp_path / "in.parquet", is_pair=False, options=FileOptions(encoding="latin-1")))
+
+
+def test_a_file_with_columns_and_no_rows_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty.csv").write_text("id,text\n", encoding="utf-8")
+    with pytest.raises(DataError, match="has columns and no rows"):
+        iter_texts(tmp_path / "empty.csv", is_pair=False)
+
+
+def test_a_key_that_comes_late_is_refused_and_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transferkit.data.json_lines.CHUNK_ROWS", 2)
+    rows = [{"text": "one"}, {"text": "two"}, {"text": "three", "note": "late"}]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    with pytest.raises(DataError, match=r"line 3: has the key 'note', which none of the first 2 rows has"):
+        list(iter_texts(tmp_path / "rows.jsonl", is_pair=False))
+    rows[0]["note"] = "early"
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    assert [row["note"] for batch in iter_texts(tmp_path / "rows.jsonl", is_pair=False) for row, _ in batch] == [
+        "early", "", "late"
+    ]  # fmt: skip

@@ -176,6 +176,15 @@ def test_what_cannot_be_learnt_from_is_refused(
         run(write_csv("a.csv", ["text", "label"], rows), **settings)
 
 
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_a_share_of_rows_that_are_given_is_refused(write_csv: WriteCsv, split: str) -> None:
+    train = write_csv("train.csv", ["text", "label"], some("train", 40))
+    given = write_csv("given.csv", ["text", "label"], some("given", 10))
+    settings = {split: str(given), f"{split}_fraction": 0.3}
+    with pytest.raises(ConfigError, match=f"data.{split}_fraction has no effect"):
+        run(train, **settings)
+
+
 def test_a_class_that_leaks_whole_is_refused(write_csv: WriteCsv) -> None:
     train = write_csv("train.csv", ["text", "label"], [*some("row", 10), ("rare", "c")])
     test = write_csv("test.csv", ["text", "label"], [("rare", "c"), ("x", "a")])

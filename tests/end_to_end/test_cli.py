@@ -431,6 +431,7 @@ def test_what_decodes_has_no_effect_on_a_classifier(folder: Path, run: Run, opti
         (["predict", "none", "text"], "There is no run in none"),
         (["predict", "none"], "Give one of TEXT, --pair and --file"),
         (["predict", "none", "text", "--out", "x.csv"], "--out has no effect without --file"),
+        (["predict", "none", "--file", "x.csv", "--overwrite"], "--overwrite has no effect without --out"),
         (["evaluate", "none"], "--data is missing"),
         (["report", "none"], "There is no folder none"),
         (["compare", "--no-such-option"], "--no-such-option"),

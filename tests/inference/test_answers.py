@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from tests.small_data import write_csv
 from transferkit.data import delimited
 from transferkit.data.chunks import CHUNK_ROWS
 from transferkit.data.prediction_input import iter_texts
+from transferkit.errors import RunError
 from transferkit.inference import answers
 from transferkit.inference.predictor import Prediction
 
@@ -81,3 +83,15 @@ def test_answers_are_written_while_the_file_is_read(
     )  # fmt: skip
     assert out.at_writes[0] <= CHUNK_ROWS + 2 < ROWS < len(read)
     assert len(out.getvalue().splitlines()) == ROWS + (not as_json)
+
+
+def test_a_link_stays_and_the_file_that_it_names_is_written(tmp_path: Path) -> None:
+    (tmp_path / "link.csv").symlink_to(tmp_path / "file.csv")
+    answers.write_rows(tmp_path / "link.csv", [{"text": "one"}], as_json=False)
+    assert (tmp_path / "link.csv").is_symlink()
+    assert (tmp_path / "file.csv").read_text(encoding="utf-8") == "text\none\n"
+
+
+def test_a_device_is_left_alone() -> None:
+    with pytest.raises(RunError, match="is no file"):
+        answers.check_out(Path(os.devnull), overwrite=True)

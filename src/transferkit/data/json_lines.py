@@ -23,7 +23,8 @@ def chunks(path: Path, options: FileOptions) -> Iterator[Chunk]:
     """The objects of a file; the columns are the keys met in the first chunk, a key that is absent is null.
 
     Raises:
-        DataError: the file is empty, or a line is not a JSON object; the message names the line.
+        DataError: the file is empty, a line is not a JSON object, or with `options.whole` has a key that is met later;
+            the message names the line.
     """
     rows = _rows(path, options)
     first = list(islice(rows, CHUNK_ROWS))
@@ -32,6 +33,8 @@ def chunks(path: Path, options: FileOptions) -> Iterator[Chunk]:
     names = list(dict.fromkeys(chain.from_iterable(row for _, row in first)))
     yield _chunk(path, names, first)
     while part := list(islice(rows, CHUNK_ROWS)):
+        if options.whole:
+            _refuse_late(path, names, part)
         yield _chunk(path, names, part)
 
 
@@ -64,6 +67,16 @@ def _chunk(path: Path, names: list[str], rows: list[Row]) -> Chunk:
     except UnicodeEncodeError:
         raise _half_character(path, rows) from None
     return Chunk(batch, [number for number, _ in rows])
+
+
+def _refuse_late(path: Path, names: list[str], rows: list[Row]) -> None:
+    late = ((number, key) for number, row in rows for key in row if key not in names)
+    if found := next(late, None):
+        number, key = found
+        raise DataError(
+            f"{path}, line {number}: has the key {key!r}, which none of the first {CHUNK_ROWS:,} rows has; "
+            "give it to the first row too, as null."
+        )
 
 
 def _text(value: Any) -> str | None:

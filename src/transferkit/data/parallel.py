@@ -106,6 +106,7 @@ def _draw_missing(rows: Mapping[str, TextRows], config: ParallelDataConfig) -> t
         "validation": config.validation_size or max(1, round(config.validation_fraction * total)),
     }
     missing = {split: size for split, size in wanted.items() if split not in rows}
+    splits.refuse_idle_fractions(config, [split for split in missing if getattr(config, f"{split}_size") is None])
     if sum(missing.values()) >= total:
         raise ConfigError(f"The data has {counted(total)}, too few to draw {_parts(missing)}; give more.")
     for split, size in missing.items():

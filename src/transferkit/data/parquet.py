@@ -19,7 +19,7 @@ from transferkit.errors import DataError
 def chunks(path: Path, options: FileOptions) -> Iterator[Chunk]:
     """The rows of a file; at least one chunk.
 
-    Columns of lists, or of objects other than of texts, keep their type, but without `options.nested` no values. Of the
+    Columns of lists, or of objects other than of texts, keep their type, but without `options.whole` no values. Of the
     other options none counts: a Parquet file says itself how it is to be read.
 
     Raises:
@@ -34,7 +34,7 @@ def chunks(path: Path, options: FileOptions) -> Iterator[Chunk]:
         features = _features(schema)
         flat = [field.name for field in schema if not is_left_out(field.type)]
         row = 1
-        for batch in _batches(path, file, None if options.nested else flat):
+        for batch in _batches(path, file, None if options.whole else flat):
             table = _conform(pa.Table.from_batches([batch]), schema)
             table = with_class_names(table, features) if features else table
             yield Chunk(table.to_batches()[0], range(row, row + batch.num_rows))

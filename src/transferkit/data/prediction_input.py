@@ -55,9 +55,11 @@ def iter_texts(
     path = Path(path).expanduser()
     if not path.is_file():
         raise tabular.missing(path)
-    kind, parts = tabular.chunks(path, replace(options, nested=True))
+    kind, parts = tabular.chunks(path, replace(options, whole=True))
     tabular.refuse_idle(options, kind.options, str(path))
     first = next(parts)
+    if not first.batch.num_rows:
+        raise DataError(f"{path} has columns and no rows; there is nothing to predict.")
     table = Table(pa.Table.from_batches([first.batch]), str(path), kind.has_header)
     _check_free(path, table.columns.column_names, added)
     texts = columns.find_texts(table, named or usual, is_pair=is_pair, named=bool(named), option="--column")

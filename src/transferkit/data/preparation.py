@@ -167,6 +167,7 @@ def _draw_missing(
 ) -> tuple[dict[str, Rows], Notes]:
     fractions = {"test": config.test_fraction, "validation": config.validation_fraction}
     missing = {split: fraction for split, fraction in fractions.items() if split not in rows}
+    splits.refuse_idle_fractions(config, missing)
     if not missing:
         return dict(rows), []
     train = rows["train"]

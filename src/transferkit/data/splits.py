@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Protocol, Self, TypeVar
 
 import numpy as np
 
+from transferkit.config import DataConfig, ParallelDataConfig
 from transferkit.data.rows import Indices, Mask, TextRows, counted
 from transferkit.errors import ConfigError, DataError
 
@@ -31,6 +33,20 @@ class LabelledRows(Protocol):
 
 
 AnyRows = TypeVar("AnyRows", bound=LabelledRows)
+
+
+def refuse_idle_fractions(config: DataConfig | ParallelDataConfig, drawn: Collection[str]) -> None:
+    """Whether every share that is set has a split that is `drawn` by it.
+
+    Raises:
+        ConfigError: one has not.
+    """
+    for split in ("validation", "test"):
+        name = f"{split}_fraction"
+        if split not in drawn and getattr(config, name) != type(config).model_fields[name].default:
+            raise ConfigError(
+                f"data.{name} has no effect: the {split} rows are not drawn by their share; leave it out."
+            )
 
 
 def draw_missing(train: AnyRows, fractions: dict[str, float], names: tuple[str, ...], seed: int) -> dict[str, AnyRows]:

@@ -25,11 +25,11 @@ _MARKS = {
 
 @dataclass(frozen=True)
 class FileOptions:
-    """How a file is read: its characters and quotes, where the user says so, and how much of a Parquet file."""
+    """How a file is read: its characters and quotes, where the user says so, and how much of it."""
 
     encoding: str | None = None
     quoting: Literal["auto", "csv", "none"] = "auto"
-    nested: bool = False  # whether columns of lists and objects have their values, which nothing learns from
+    whole: bool = False  # whether all of it is kept, also what nothing learns from: its rows are written again
 
 
 def lines(path: Path, encoding: str | None, newline: Literal["", "\n"] = "") -> Iterator[str]:

@@ -150,10 +150,12 @@ def check_out(out: Path | None, overwrite: bool) -> None:
     """Whether rows may be written to `out`.
 
     Raises:
-        RunError: it is a folder, or is there already and is not to be overwritten.
+        RunError: it is a folder or a device, or is there already and is not to be overwritten.
     """
     if out is not None and out.is_dir():
         raise RunError(f"{out} is a folder; name a file with --out.")
+    if out is not None and out.exists() and not out.is_file():
+        raise RunError(f"{out} is no file; name one with --out, or leave it out to write to standard output.")
     if out is not None and out.exists() and not overwrite:
         raise RunError(f"{out} exists; choose another --out, or replace it with --overwrite.")
 
@@ -184,7 +186,8 @@ def _output(out: Path | None) -> Iterator[TextIO]:
         yield sys.stdout
         return
     out.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(out) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+    # A link stays, and the file that it names is written.
+    with whole_file(out.resolve()) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         yield file
 
 

@@ -6,10 +6,14 @@ from transferkit.config import DataConfig
 from transferkit.data import workspace
 from transferkit.data.batching import FeatureTable
 from transferkit.data.preparation import read_labelled
+from transferkit.errors import ConfigError
 from transferkit.evaluation.metrics import score
 from transferkit.evaluation.results import Scores
 from transferkit.inference.predictor import Predictor
 from transferkit.training.tracking import Listener
+
+# What says which rows a training is to have; to be scored on, rows are given themselves.
+_OF_SPLITS = ("validation", "test", "train_size", "validation_size", "test_size")
 
 
 def evaluate(predictor: Predictor, data: DataConfig, listener: Listener) -> Scores:
@@ -17,7 +21,10 @@ def evaluate(predictor: Predictor, data: DataConfig, listener: Listener) -> Scor
 
     Raises:
         DataError: the data cannot be read, or has labels that the run does not know.
+        ConfigError: `data` names other rows than its source, or a number of them.
     """
+    if idle := next((name for name in _OF_SPLITS if getattr(data, name) is not None), None):
+        raise ConfigError(f"data.{idle} has no effect here: all rows of data.source are scored, or its test split.")
     columns = predictor.record.data.columns
     texts = tuple(columns["pair"]) if predictor.record.is_pair else (columns["text"],)
     rows, notes = read_labelled(data, predictor.labels, texts, columns["label"])
