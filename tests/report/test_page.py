@@ -12,7 +12,7 @@ from itertools import pairwise
 import pytest
 
 from transferkit.config import labels_of
-from transferkit.evaluation.results import Comparison, Mistake
+from transferkit.evaluation.results import Comparison, Mistake, RunResult
 from transferkit.report import page
 from transferkit.report.views import gather
 from transferkit.settings import parse_strategy
@@ -313,6 +313,11 @@ def test_interrupted_run_shows_what_was_reached() -> None:
     text = Reader(render(samples.compare([halted]), [])).text
     assert "Interrupted: lora, seed 0." in text
     assert "81.3" in text
+
+
+@pytest.mark.parametrize("results", [[], [samples.failed("lora", "no memory")]])
+def test_a_comparison_without_a_score_says_so(results: list[RunResult]) -> None:
+    assert "There are no scores" in Reader(render(samples.compare(results), [])).text
 
 
 def test_mistakes_are_all_there_without_the_script() -> None:
