@@ -33,6 +33,9 @@ from transferkit.training.tracking import Listener
 from transferkit.training.used_rows import used_rows
 from transferkit.training.validation import validate_on
 
+# Why there is no prefix cache with it.
+FROZEN_DROPOUT = "dropout in frozen layers changes what they answer"
+
 
 def rows_to_process(config: RunConfig, job: Job) -> int:
     """How many rows a run puts through its model, for the estimate of the time left."""
@@ -128,7 +131,7 @@ def _prefix(training: TrainingConfig, model: TextClassifier, job: Job, label: st
     prefix = None if training.frozen_dropout else find_prefix(model, row)
     if prefix is None and training.prefix_cache != "auto" and not job.is_shared:
         why = (
-            "dropout in frozen layers changes what they answer"
+            FROZEN_DROPOUT
             if training.frozen_dropout
             else f"{label} trains from the first layer on, or the backbone drops out below it or calls no row of layers"
         )

@@ -6,7 +6,7 @@ import hashlib
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from transferkit.errors import ConfigError, RunError, TransferKitError
 from transferkit.evaluation.results import Comparison, RunResult, write_json
 from transferkit.job import Job, prepare_job
 from transferkit.parsing import first_difference
-from transferkit.pipeline import rows_to_process, run_one
+from transferkit.pipeline import FROZEN_DROPOUT, rows_to_process, run_one
 from transferkit.settings import is_named, parse_strategy
 from transferkit.training.tracking import Listener
 
@@ -58,8 +58,8 @@ def compare(config: CompareConfig, out: Path, overwrite: bool, listener: Listene
         run_folder.check_free(out, overwrite)
     job = prepare_job(config, listener, is_shared=True)
     if goes_on:
-        _refuse_others(out, job)
-        cells = [_where_it_is(out, cell) for cell in cells]
+        earlier = _earlier_runs(out, job)
+        cells = [_where_it_is(cell, earlier) for cell in cells]
     # Before anything is removed or made: it refuses settings that no run can have.
     rows = {cell.folder: rows_to_process(cell.config, job) for cell in cells}
     if not goes_on:
@@ -87,9 +87,7 @@ def compare(config: CompareConfig, out: Path, overwrite: bool, listener: Listene
     asked = config.training.prefix_cache
     if waiting and asked in ("memory", "disk") and not (job.cache.kept or job.cache.has_refused):
         why = (
-            "dropout in frozen layers changes what they answer"
-            if config.training.frozen_dropout
-            else "no strategy here leaves the first layers as they are"
+            FROZEN_DROPOUT if config.training.frozen_dropout else "no strategy here leaves the first layers as they are"
         )
         listener.said(f"--prefix-cache {asked} had no effect: {why}.")
     return comparison
@@ -120,22 +118,27 @@ def _cells(config: CompareConfig) -> Iterator[Cell]:
         yield Cell(label, run_config, f"runs/{slug}-seed{run_config.seed}")
 
 
-def _refuse_others(out: Path, job: Job) -> None:
-    """Runs on other rows or from another base cannot be compared, whichever strategies they are of."""
+def _earlier_runs(out: Path, job: Job) -> dict[str, RunConfig]:
+    """The configuration of each run that is there, by its folder.
+
+    Raises:
+        RunError: one is on other rows or from another base, and cannot be compared, whichever strategy it is of.
+    """
+    found = {}
     for file in (out / "runs").glob(f"*/{run_folder.RUN_FILE}"):
         record = run_folder.read_record(file.parent)
         has_data = record.data.hashes == job.facts.hashes
         if not has_data or not job.has_base_of(record):
             other = "from another backbone" if has_data else "on other data"
             raise RunError(f"{file.parent} is a run {other}; choose another --out, or begin anew with --overwrite.")
+        found[f"runs/{file.parent.name}"] = record.config
+    return found
 
 
-def _where_it_is(out: Path, cell: Cell) -> Cell:
+def _where_it_is(cell: Cell, earlier: Mapping[str, RunConfig]) -> Cell:
     """The cell with the folder of its run, which has another name where the strategies beside it were others."""
-    for file in (out / "runs").glob(f"*/{run_folder.RUN_FILE}"):
-        if run_folder.read_record(file.parent).config == cell.config:
-            return replace(cell, folder=f"runs/{file.parent.name}")
-    return cell
+    folder = next((folder for folder, config in earlier.items() if config == cell.config), cell.folder)
+    return replace(cell, folder=folder)
 
 
 def _finished(out: Path, cell: Cell) -> RunResult | None:

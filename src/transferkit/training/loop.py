@@ -146,13 +146,12 @@ def fit(
     except KeyboardInterrupt:
         interrupted = True
     run.model.eval()
-    averages = state.average.epochs > 0 and len(state.epochs) >= LEAST_EPOCHS
-    if averages:
+    averaged = state.average.epochs if len(state.epochs) >= LEAST_EPOCHS else 0
+    if averaged:
         listener.said(f"Kept is the mean of the weights over epochs {FIRST_EPOCH} to {len(state.epochs)}.")
         state.average.restore(run.bare_model)
     elif state.best_epoch is not None:
         restore_weights(run.best_path, run.bare_model)
-    averaged = state.average.epochs if averages else 0
     return Outcome(state.epochs, state.best_epoch, averaged, interrupted, run.earlier_seconds)
 
 
