@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
 
@@ -20,6 +22,7 @@ from transferkit.environment import file_hash
 from transferkit.inference.lean_tokenizer import LeanTokenizer
 from transferkit.models.backbones import HEAD_FILE, POOLINGS
 from transferkit.models.lean_encoder import FAMILIES, LeanEncoder, NotLeanError
+from transferkit.models.lean_layers import Weights
 from transferkit.run_record import RunRecord
 
 
@@ -53,7 +56,7 @@ class LeanClassifier:
 class Head:
     """Linear layers in a row on one vector a text, with the activation of the family between them."""
 
-    def __init__(self, weights: dict[str, Tensor], names: Sequence[str], activation: Any = None) -> None:
+    def __init__(self, weights: Weights, names: Sequence[str], activation: Any = None) -> None:
         self.layers = [(weights[f"{name}.weight"].clone(), weights[f"{name}.bias"].clone()) for name in names]
         self.activation = activation
 
@@ -75,7 +78,7 @@ _HEADS: dict[str, tuple[tuple[str, ...], Any]] = {
 }
 
 
-def _pick_head(weights: dict[str, Tensor], model_type: str, pooling: str) -> Head:
+def _pick_head(weights: Weights, model_type: str, pooling: str) -> Head:
     names, activation = _HEADS[model_type] if pooling == "model" else (("head.1",), None)
     if any(f"{name}.down.weight" in weights for name in names):
         raise NotLeanError("a bottleneck in the head")
@@ -85,28 +88,60 @@ def _pick_head(weights: dict[str, Tensor], model_type: str, pooling: str) -> Hea
         raise NotLeanError(f"no weight {error}") from None
 
 
-def _weights(run: Path, record: RunRecord, source: Path, model_type: str) -> dict[str, Tensor]:
-    """All weights by their names without prefix, with what the run has learnt in its place."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+class _Weights(Mapping[str, Tensor]):
+    """The weights in a file by their names without prefix, and those that were put in their place.
 
+    One is read whenever it is asked for, and mapped from the file only while it is held: whoever copies all of them
+    never has more than one in memory twice.
+    """
+
+    def __init__(self, file: Path, model_type: str) -> None:
+        self._file = file
+        with safe_open(file, "pt") as opened:
+            self._stored = {_bare(name, model_type): name for name in opened.keys()}  # noqa: SIM118 (not a mapping)
+        self._put: dict[str, Tensor] = {}
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name in self._put:
+            return self._put[name]
+        stored = self._stored[name]
+        with safe_open(self._file, "pt") as opened:
+            tensor: Tensor = opened.get_tensor(stored)
+        return tensor.float()
+
+    def __setitem__(self, name: str, tensor: Tensor) -> None:
+        self._put[name] = tensor
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._put or name in self._stored
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._stored | self._put)
+
+    def __len__(self) -> int:
+        return len(self._stored | self._put)
+
+
+def _weights(run: Path, record: RunRecord, source: Path, model_type: str) -> _Weights:
+    """All weights, with what the run has learnt in its place."""
     file = source / "model.safetensors"
     if not file.is_file():
         raise NotLeanError("weights in several files")
     if not record.keeps_whole_model and file_hash(file) != record.backbone.weights_sha256:
         raise NotLeanError("another base, which the usual way of loading refuses with its reason")
     try:
-        weights = {_bare(name, model_type): tensor.float() for name, tensor in load_file(file).items()}
+        weights = _Weights(file, model_type)
         if record.keeps_whole_model and record.backbone.pooling != "model":
-            weights |= {f"head.{name}": tensor for name, tensor in load_file(run / "model" / HEAD_FILE).items()}
+            for name, tensor in load_file(run / "model" / HEAD_FILE).items():
+                weights[f"head.{name}"] = tensor
     except (OSError, SafetensorError):
         raise NotLeanError("files that the usual way of loading refuses with their reason") from None
-    if record.keeps_whole_model:
-        return weights
-    return _with_learnt(weights, run / "model" / run_folder.CAPSULE_FILE, model_type)
+    if not record.keeps_whole_model:
+        _put_learnt(weights, run / "model" / run_folder.CAPSULE_FILE, model_type)
+    return weights
 
 
-def _with_learnt(weights: dict[str, Tensor], capsule: Path, model_type: str) -> dict[str, Tensor]:
+def _put_learnt(weights: _Weights, capsule: Path, model_type: str) -> None:
     """Put the tensors of a capsule in place: replace what trained, merge LoRA, keep bottlenecks beside their layer."""
     info, learnt = read_capsule(capsule)
     named = {_bare(name.removeprefix("network."), model_type): tensor for name, tensor in learnt.items()}
@@ -121,7 +156,6 @@ def _with_learnt(weights: dict[str, Tensor], capsule: Path, model_type: str) -> 
             weights[name] = tensor
         elif part != "lora_b":
             raise NotLeanError(f"learnt {name}")
-    return weights
 
 
 def _bare(name: str, model_type: str) -> str:
