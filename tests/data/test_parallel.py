@@ -111,6 +111,11 @@ def test_the_built_in_pairs() -> None:
     assert rows(turned)["test"] == [(target, source) for source, target in rows(data)["test"]]
 
 
+def test_letters_and_their_accents_become_one_character(tmp_path: Path) -> None:
+    data = read(tsv(tmp_path / "a.tsv", [(f"why {n}", f"perche\u0301 {n}") for n in range(40)]))
+    assert {target for split in rows(data).values() for _, target in split} == {f"perch\u00e9 {n}" for n in range(40)}
+
+
 def test_rows_without_a_side_are_counted_and_left_out(tmp_path: Path) -> None:
     data = read(tsv(tmp_path / "a.tsv", [*pairs(40), ("alone", " "), (" ", "sola")]))
     assert data.empty == 2

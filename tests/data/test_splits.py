@@ -74,6 +74,11 @@ def test_rows_of_other_splits_are_found_by_their_text() -> None:
     ]
 
 
+def test_an_accent_of_its_own_makes_no_other_text() -> None:
+    composed, decomposed = rows(1, texts=["perch\u00e9"]), rows(1, texts=["perche\u0301"])
+    assert overlap.not_in(composed, [decomposed]).tolist() == [False]
+
+
 def test_pairs_are_the_same_when_both_texts_are() -> None:
     table = pa.table({"text": ["a", "a", "b"], "text_pair": ["b", "c", "a"]})
     pairs = Rows.of(table, np.arange(3), np.zeros(3, dtype=np.int64), "x")

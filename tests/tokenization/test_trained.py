@@ -68,9 +68,9 @@ def test_bpe_gives_the_text_back_with_its_spaces_and_punctuation() -> None:
 
 
 def test_wordpiece_joins_what_is_frequent_and_cuts_words_into_the_longest_parts() -> None:
-    # a and b stand together ten times and never apart: a likelihood would join x and y first, which are rarer.
-    texts = ["ab"] * 10 + ["xy"] * 3
-    letters = {"a", "b", "x", "y", "##b", "##y"}
+    # a and b stand together ten times and hardly apart: a likelihood would join x and y first, which are rarer.
+    texts = ["ab"] * 10 + ["xy"] * 3 + ["ba", "yx"]
+    letters = {"a", "b", "x", "y", "##a", "##b", "##x", "##y"}
     tokenizer = TrainedTokenizer.train(texts, "wordpiece", vocabulary=len(SPECIAL) + len(letters) + 1)
     assert set(tokenizer.vocabulary()) == {*SPECIAL, *letters, "ab"}
     assert tokenizer.tokens("abb xy") == ["ab", "##b", "x", "##y"]
@@ -81,6 +81,24 @@ def test_words_are_cut_at_punctuation_and_rare_or_strange_ones_are_unknown() -> 
     assert tokenizer.tokens("The cat, once: zebra.") == ["The", "cat", ",", "[UNK]", "[UNK]", "[UNK]", "."]
     assert tokenizer.decode(tokenizer.encode(["The zebra"])) == ["The [UNK]"]
     assert "once" in TrainedTokenizer.train([*TEXTS, "once"], "word", min_frequency=1).backend.get_vocab()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_more_characters_than_there_is_room_for_leave_out_the_rarest(kind: Kind) -> None:
+    common, rare = [chr(0x4E00 + n) for n in range(20)], [chr(0x5E00 + n) for n in range(300)]
+    tokenizer = TrainedTokenizer.train(common * 5 + rare * 2, kind, vocabulary=50)
+    assert len(tokenizer) <= 50
+    assert all(tokenizer.unknown_id not in ids for ids in tokenizer.encode(common))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_looks_like_a_special_entry_in_a_text_is_text(kind: Kind, tmp_path: Path) -> None:
+    texts = ["press [PAD] or [EOS] for [SOS]"] * 3
+    TrainedTokenizer.train(texts, kind, vocabulary=200).save(tmp_path / "tokenizer.json")
+    tokenizer = TrainedTokenizer.load(tmp_path / "tokenizer.json")
+    (ids,) = tokenizer.encode(texts[:1])
+    assert min(ids) > tokenizer.end_id
+    assert tokenizer.decode([ids])[0].replace(" ", "") == texts[0].replace(" ", "")
 
 
 def test_composed_and_decomposed_letters_are_one() -> None:

@@ -55,7 +55,18 @@ def _text(columns: pa.Table, name: str, where: str) -> pa.ChunkedArray:
     column = columns[name]
     if plain_type(column.type) != pa.string():
         raise DataError(f"{where}: the column {name!r} holds {unlike_text(column)}, not text; name two others.")
-    return column.cast(pa.string())
+    return _composed(column.cast(pa.string()))
+
+
+def _composed(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A letter and its accent as one character (Unicode's NFC), as tokenizers write them.
+
+    Two that look the same are then the same, so that a perfect translation is scored as one.
+    """
+    composed = [pc.utf8_normalize(chunk, form="NFC") for chunk in column.chunks]
+    # Chunks that were in this form already stay where they are, which may be on the disk.
+    kept = [old if new.equals(old) else new for old, new in zip(column.chunks, composed, strict=True)]
+    return pa.chunked_array(kept, pa.string())
 
 
 def _found(columns: pa.Table, where: str) -> Languages:

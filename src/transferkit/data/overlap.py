@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,7 +13,10 @@ from transferkit.data.rows import Mask, TextRows
 
 
 def not_in(rows: TextRows, others: Sequence[TextRows]) -> Mask:
-    """For each row in use, whether none of `others` has the same text (or pair), blanks at the ends aside."""
+    """For each row in use, whether none of `others` has the same text (or pair).
+
+    Blanks at the ends count for nothing, and neither does whether an accent is a character of its own.
+    """
     known = np.concatenate([_fingerprints(other) for other in others])
     fresh: Mask = np.isin(_fingerprints(rows), known, invert=True)
     return fresh
@@ -26,4 +30,5 @@ def _fingerprints(rows: TextRows) -> npt.NDArray[np.uint64]:
 
 
 def _digest(texts: tuple[str, ...]) -> bytes:
-    return hashlib.blake2b("\x1f".join(text.strip() for text in texts).encode(), digest_size=8).digest()
+    row = unicodedata.normalize("NFC", "\x1f".join(text.strip() for text in texts))
+    return hashlib.blake2b(row.encode(), digest_size=8).digest()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -28,6 +29,10 @@ class TrainedTokenizer:
     start_id = 2
     end_id = 3
 
+    def __post_init__(self) -> None:
+        # Who writes [EOS] in a text writes five characters; the file of a tokenizer does not keep this.
+        self.backend.encode_special_tokens = True
+
     @classmethod
     def train(
         cls, texts: Iterable[str], kind: Kind, vocabulary: int = VOCABULARY, min_frequency: int = MIN_FREQUENCY
@@ -41,13 +46,14 @@ class TrainedTokenizer:
                 `wordpiece` joins frequent pairs as well, since the library learns it as it learns `bpe`, but cuts a
                 word into the longest parts from its left (Song et al. 2021), of which those within it begin with ##;
                 it settles ties by chance, so that two trainings may differ.
-            vocabulary: the most entries it may have, the four special ones among them.
+            vocabulary: the most entries it may have, the four special ones among them. Where there is no room for all
+                characters, those are unknown that occur least.
             min_frequency: how often a word, or a pair of parts, has to occur to be in it.
 
         Raises:
             DataError: the texts hold nothing to learn from.
         """
-        backend, trainer = _KINDS[kind]()
+        backend, trainer = _KINDS[kind](vocabulary - len(SPECIAL))
         backend.normalizer = normalizers.NFC()
         backend.train_from_iterator(
             texts,
@@ -119,25 +125,27 @@ class TrainedTokenizer:
 _Parts = tuple[Tokenizer, Callable[..., trainers.Trainer]]
 
 
-def _word() -> _Parts:
+def _word(_: int) -> _Parts:
     backend = Tokenizer(models.WordLevel(unk_token=UNKNOWN))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     return backend, trainers.WordLevelTrainer
 
 
-def _bpe() -> _Parts:
+def _bpe(room: int) -> _Parts:
     backend = Tokenizer(models.BPE(unk_token=UNKNOWN))
     # Punctuation apart from the word before it, or every word would be learnt with and without a full stop.
     backend.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation()])
     backend.decoder = decoders.Metaspace()
-    return backend, trainers.BpeTrainer
+    return backend, partial(trainers.BpeTrainer, limit_alphabet=room)
 
 
-def _wordpiece() -> _Parts:
+def _wordpiece(room: int) -> _Parts:
     backend = Tokenizer(models.WordPiece(unk_token=UNKNOWN))
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     backend.decoder = decoders.WordPiece()
-    return backend, trainers.WordPieceTrainer
+    # A character is an entry at the beginning of a word and another one within.
+    return backend, partial(trainers.WordPieceTrainer, limit_alphabet=room // 2)
 
 
-_KINDS: dict[Kind, Callable[[], _Parts]] = {"word": _word, "bpe": _bpe, "wordpiece": _wordpiece}
+# Each is given how many entries there is room for.
+_KINDS: dict[Kind, Callable[[int], _Parts]] = {"word": _word, "bpe": _bpe, "wordpiece": _wordpiece}
