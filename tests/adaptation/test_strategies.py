@@ -166,6 +166,16 @@ def test_partial_by_pattern_by_layer_and_by_both(backbone: Folders) -> None:
         Partial(patterns=("**.LayerNrm",)).apply(model)
 
 
+def test_partial_that_unfreezes_nothing_is_refused(backbone: Folders) -> None:
+    model = tiny.load_model(backbone("bert"))
+    head = next(iter(model.head_parameters))
+    with pytest.raises(AdaptationError, match="names nothing but the head, which trains anyway"):
+        Partial(patterns=(head,)).apply(model)
+    model.fixed_parameters = frozenset({"network.bert.embeddings.word_embeddings.weight"})
+    with pytest.raises(AdaptationError, match=r"\*\*\.word_embeddings names nothing but .* fixed; name other"):
+        Partial(patterns=("**.word_embeddings",)).apply(model)
+
+
 @pytest.mark.parametrize("strategy", ADAPTERS)
 def test_adapting_twice_is_refused(strategy: Any, backbone: Folders) -> None:
     model = tiny.load_model(backbone("bert"))

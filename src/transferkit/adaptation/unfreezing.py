@@ -76,8 +76,14 @@ class Partial(Strategy):
         count = self.layers or (0 if self.patterns else 2)
         if count:
             chosen |= set(_last_layers(model, count, asked=self.layers is not None))
-        for name, parameter in parameters.items():
-            parameter.requires_grad_(any(parent in chosen for parent in _parents(name)))
+        unfrozen = {name for name in parameters if any(parent in chosen for parent in _parents(name))}
+        if unfrozen <= fixed_parameters(model) | head_parameters(model):
+            raise AdaptationError(
+                f"partial: {', '.join(self.patterns)} names nothing but the head, which trains anyway, and what is "
+                "fixed; name other parameters, or use linear-probe."
+            )
+        for name in unfrozen:
+            parameters[name].requires_grad_(True)
 
 
 class BitFit(Strategy):
