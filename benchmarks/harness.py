@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from transferkit.environment import PeakMemory, cache_folder, describe, release_memory
-from transferkit.evaluation.statistics import combine_p, mcnemar_p, mean_interval
+from transferkit.evaluation.statistics import accuracy_interval, combine_p, mcnemar_p, mean_interval
 
 SCHEMA = "transferkit/benchmark/1"
 RESULTS = Path(__file__).parent / "results"
@@ -258,7 +258,7 @@ def quality(truth: Answers, answers: Answers) -> dict[str, Any]:
     named = int((answers == last).sum()) + int((truth == last).sum()) * len(answers)
     return {
         "accuracy": float(right.mean()),
-        "accuracy_interval": list(mean_interval(right.T)),
+        "accuracy_interval": list(accuracy_interval(right.T)),
         "f1": 2 * hits / named,
     }
 

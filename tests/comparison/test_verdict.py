@@ -280,7 +280,7 @@ class TestDecide:
         assert "No run finished" in verdict.reason
 
     def test_one_strategy_says_that_there_is_no_comparison(self):
-        assert "nothing to compare it with" in compared({"lora": {0: answers(0.8)}})[2].reason
+        assert "no other strategy to compare it with" in compared({"lora": {0: answers(0.8)}})[2].reason
 
     def test_one_seed_is_said_and_several_are_counted(self):
         one = compared({"lora": {0: answers(0.8)}, "full": {0: answers(0.7)}})[2].reason
@@ -288,6 +288,38 @@ class TestDecide:
         two = compared({s: {0: answers(a), 1: answers(a)} for s, a in [("lora", 0.8), ("full", 0.7)]})[2].reason
         assert "One seed" not in two
         assert "on average over 2 seeds" in two
+
+    def test_a_strategy_that_failed_as_often_as_it_finished_is_left_out_and_costs_the_others_no_seed(self):
+        predictions = {"full": {0: answers(0.9)}, "lora": {seed: answers(0.8) for seed in range(2)}}
+        failed = RunResult(strategy="full", seed=1, run="runs/full-seed1", status="failed", error="nan")
+        runs = [finished(s, seed, predicted) for s, of in predictions.items() for seed, predicted in of.items()]
+        logits = {s: {seed: np.eye(2)[one] for seed, one in of.items()} for s, of in predictions.items()}
+        comparison = conclude([*runs, failed], logits, LABELS, 0.01, **CIRCUMSTANCES)
+        assert [(one.strategy, one.seeds) for one in comparison.summaries] == [("lora", (0, 1))]
+        assert comparison.verdict.use == "lora"
+        assert "Left out, as at least half of the runs failed: full (1 of 2)." in read(comparison.verdict)
+        alone = conclude([runs[0], failed], {"full": logits["full"]}, LABELS, 0.01, **CIRCUMSTANCES)
+        assert (alone.verdict.use, alone.summaries) == (None, ())
+        assert (
+            read(alone.verdict) == "Nothing to recommend. Left out, as at least half of the runs failed: full (1 of 2)."
+        )
+
+    def test_means_over_different_seeds_recommend_nothing(self):
+        predictions = {
+            "full": {0: answers(0.9), 1: answers(0.8)},
+            "lora": {1: answers(0.82), 2: answers(0.82)},
+            "linear-probe": {0: answers(0.7), 2: answers(0.7)},
+        }
+        verdict = compared(predictions)[2]
+        assert verdict.use is None
+        assert "no seed is finished by every strategy" in verdict.reason
+
+    def test_test_rows_of_one_class_recommend_nothing(self):
+        labels = np.zeros(30, dtype=np.int64)
+        summaries, pairs, _ = compared({"full": {0: labels}, "lora": {0: labels}}, labels=labels)
+        verdict = decide(summaries, pairs, {"accuracy": 1.0}, 0.01)
+        assert verdict.use is None
+        assert "all test rows are of one class" in verdict.reason
 
     def test_a_pair_given_the_other_way_round_reads_the_same(self):
         summaries, pairs, verdict = compared({"full": {0: answers(0.84)}, "lora": {0: answers(0.78)}})
@@ -304,9 +336,9 @@ class TestDecide:
         ]
         assert decide(summaries, turned, BASELINE, 0.01) == verdict
 
-    def test_five_rows(self):
-        labels = np.array([0, 1, 0, 1, 1])
-        predictions = {"full": {0: labels}, "lora": {0: np.array([0, 1, 0, 1, 0])}}
+    def test_ten_rows(self):
+        labels = np.array([0, 1, 0, 1, 1] * 2)
+        predictions = {"full": {0: labels}, "lora": {0: np.array([0, 1, 0, 1, 1, 0, 1, 0, 1, 0])}}
         _, (pair,), verdict = compared(predictions, labels=labels)
         assert pair.mcnemar_p == 1
         assert verdict.use == "full"

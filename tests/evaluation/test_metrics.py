@@ -135,6 +135,14 @@ def test_every_metric_has_an_interval_that_holds_it():
         assert low < scores.metrics[name] < high, name
 
 
+def test_answers_without_a_mistake_have_an_interval_of_accuracy_alone():
+    labels = np.arange(20) % 2
+    scores = score(labels, 40.0 * np.eye(2)[labels], ("a", "b"))
+    assert scores.intervals["accuracy"] == pytest.approx((0.832, 1.0), abs=0.001)
+    assert not scores.intervals.keys() & {"f1_macro", "mcc", "recall", "precision"}
+    assert not scores.collapsed
+
+
 def test_interval_narrows_with_the_root_of_the_rows():
     def width(n):
         labels = np.arange(n) % 2

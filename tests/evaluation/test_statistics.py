@@ -5,6 +5,7 @@ from scipy import stats
 from transferkit.evaluation import statistics
 from transferkit.evaluation.metrics import confusion_metrics
 from transferkit.evaluation.statistics import (
+    accuracy_interval,
     combine_p,
     count_intervals,
     error_interval,
@@ -141,6 +142,24 @@ class TestMeanInterval:
         assert mean_interval(np.ones((5, 1))) == (1, 1)
         low, high = mean_interval([[1], [1], [0], [1], [0]])
         assert 0 <= low < 0.6 < high <= 1
+
+
+class TestAccuracyInterval:
+    def test_rows_without_a_mistake_leave_the_exact_doubt(self):
+        right = np.ones((20, 3), dtype=bool)
+        exact = stats.binomtest(20, 20).proportion_ci(0.95, method="exact")
+        assert accuracy_interval(right) == pytest.approx((exact.low, exact.high))
+        exact = stats.binomtest(0, 20).proportion_ci(0.95, method="exact")
+        assert accuracy_interval(~right) == pytest.approx((exact.low, exact.high))
+
+    def test_else_it_is_the_bootstrap(self):
+        right = np.random.default_rng(0).random((50, 2)) < 0.8
+        assert accuracy_interval(right) == mean_interval(right)
+
+    def test_it_holds_a_high_accuracy_about_as_often_as_it_says(self):
+        rng = np.random.default_rng(0)
+        intervals = [accuracy_interval(rng.random((100, 1)) < 0.99) for _ in range(200)]
+        assert np.mean([low <= 0.99 <= high for low, high in intervals]) > 0.9
 
 
 class TestMcNemar:

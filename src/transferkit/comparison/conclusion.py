@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import RootModel
 
 from transferkit import run_folder
-from transferkit.comparison.verdict import compare_pairs, decide, summarise
+from transferkit.comparison.verdict import compare_pairs, decide, failing, summarise
 from transferkit.evaluation.metrics import log_probabilities
 from transferkit.evaluation.mistakes import side_by_side
 from transferkit.evaluation.results import Comparison, Mistake, RunResult, read_json, write_json
@@ -53,7 +53,7 @@ def conclude(
         results=tuple(results),
         summaries=summaries,
         pairs=pairs,
-        verdict=decide(summaries, pairs, baseline, margin, uncounted),
+        verdict=decide(summaries, pairs, baseline, margin, uncounted, failing(results, summaries)),
         **circumstances,
     )
 

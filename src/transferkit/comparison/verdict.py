@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from transferkit.evaluation.results import Pair, RunResult, StrategySummary, Verdict
-from transferkit.evaluation.statistics import combine_p, holm, mcnemar_p, mean_interval
+from transferkit.evaluation.statistics import accuracy_interval, combine_p, holm, mcnemar_p, mean_interval
 from transferkit.formatting import (
     count,
     listed,
@@ -47,7 +47,8 @@ def summarise(
 ) -> tuple[StrategySummary, ...]:
     """Each strategy over its finished seeds, best mean accuracy first; runs that did not finish are left out.
 
-    So is a seed that some strategy has not finished and others have, as where a comparison was stopped: means over
+    So is a strategy of which at least half of the runs failed: the mean of those that survived would be too good. And
+    so is a seed that some strategy has not finished and others have, as where a comparison was stopped: means over
     different seeds would not say which strategy is better. Where no seed is finished by all, each has its own.
 
     Args:
@@ -55,10 +56,12 @@ def summarise(
         predictions: [n] of each finished run, by strategy and seed.
         labels: [n], true classes.
     """
-    finished: dict[str, list[RunResult]] = {}
+    runs_of: dict[str, list[RunResult]] = {}
     for run in results:
-        if run.status == "finished":
-            finished.setdefault(run.strategy, []).append(run)
+        runs_of.setdefault(run.strategy, []).append(run)
+    steady = {name: runs for name, runs in runs_of.items() if 2 * _number(runs, "failed") < len(runs)}
+    finished = {name: [run for run in runs if run.status == "finished"] for name, runs in steady.items()}
+    finished = {name: runs for name, runs in finished.items() if runs}
     shared = set.intersection(*({run.seed for run in runs} for runs in finished.values())) if finished else set()
     counted = {strategy: [run for run in runs if run.seed in shared] or runs for strategy, runs in finished.items()}
     unranked = [
@@ -103,6 +106,21 @@ def oriented(pairs: Sequence[Pair], first: str, second: str) -> Pair | None:
     return None
 
 
+def failing(results: Sequence[RunResult], summaries: Sequence[StrategySummary]) -> dict[str, str]:
+    """The strategies that `summarise` has left out though some of their runs finished, and how many of them failed."""
+    summed = {summary.strategy for summary in summaries}
+    found = {}
+    for name in dict.fromkeys(run.strategy for run in results if run.status == "finished"):
+        if name not in summed:
+            runs = [run for run in results if run.strategy == name]
+            found[name] = f"{_number(runs, 'failed')} of {len(runs)}"
+    return found
+
+
+def _number(runs: Sequence[RunResult], status: str) -> int:
+    return sum(run.status == status for run in runs)
+
+
 def pareto_front(costs: npt.ArrayLike, scores: npt.ArrayLike) -> BoolArray:
     """Which of m candidates, [m], have no other that is as good in cost and score and better in one."""
     cost, score = np.asarray(costs, dtype=np.float64), np.asarray(scores, dtype=np.float64)
@@ -119,6 +137,7 @@ def decide(
     baseline: Mapping[str, float],
     margin: float,
     uncounted: Sequence[int] = (),
+    failed: Mapping[str, str] | None = None,
 ) -> Verdict:
     """Recommend the most accurate strategy, or a cheaper one that cannot be told apart from it.
 
@@ -132,9 +151,11 @@ def decide(
         baseline: metrics of always answering the majority class, with accuracy.
         margin: accuracy, from 0 to 1, that may be given up for a cheaper strategy.
         uncounted: finished seeds that `summarise` has left out.
+        failed: of `failing`.
     """
-    if not summaries:
-        return Verdict(use=None, reason="No run finished, so there is nothing to recommend.", ties=())
+    nothing = _nothing_to_show(summaries, baseline, failed or {})
+    if nothing is not None:
+        return Verdict(use=None, reason=nothing, ties=())
     candidates = [summary for summary in summaries if not summary.collapsed]
     if not candidates:
         return Verdict(use=None, reason=_all_collapsed(summaries, baseline["accuracy"]), ties=())
@@ -147,8 +168,10 @@ def decide(
     use = min(affordable, key=lambda s: s.trainable_parameters)
     tie_names = [s.strategy for s in ties]
     sentences = [_what_it_gives(use, baseline["accuracy"])]
+    if failed:
+        sentences.append(_left_out(failed))
     if len(summaries) == 1:
-        sentences.append("No other strategy finished, so there is nothing to compare it with.")
+        sentences.append("There is no other strategy to compare it with.")
     elif use is not best:
         sentences.append(_what_it_gives_up(use, best, behind[use.strategy], tie_names))
     else:
@@ -159,6 +182,32 @@ def decide(
         which = f"Seed {uncounted[0]} is" if len(uncounted) == 1 else f"Seeds {listed(map(str, uncounted))} are"
         sentences.append(f"{which} left out, since not every strategy has finished with it.")
     return Verdict(use=use.strategy, reason=" ".join(sentences), ties=tuple(tie_names))
+
+
+def _nothing_to_show(
+    summaries: Sequence[StrategySummary], baseline: Mapping[str, float], failed: Mapping[str, str]
+) -> str | None:
+    """Why these runs cannot show what is better, if they cannot."""
+    if not summaries and not failed:
+        return "No run finished, so there is nothing to recommend."
+    if not summaries:
+        return f"Nothing to recommend. {_left_out(failed)}"
+    if baseline["accuracy"] == 1:
+        return (
+            "Nothing to recommend: all test rows are of one class, so that they cannot show what tells the classes "
+            "apart; give test rows of every class."
+        )
+    if not set.intersection(*(set(summary.seeds) for summary in summaries)):
+        return (
+            "Nothing to recommend: no seed is finished by every strategy, and means over different seeds do not say "
+            "which is better; mend what failed and compare again."
+        )
+    return None
+
+
+def _left_out(failed: Mapping[str, str]) -> str:
+    each = listed(f"{name} ({number})" for name, number in failed.items())
+    return f"Left out, as at least half of the runs failed: {each}."
 
 
 def _right_answers(
@@ -177,7 +226,7 @@ def _summary(strategy: str, runs: Sequence[RunResult], right: BoolArray) -> Stra
         accuracy_mean=float(accuracies.mean()),
         accuracy_sd=float(accuracies.std(ddof=1)) if several else None,
         # With one seed the run has this interval already; drawn anew, it would differ in the last digit.
-        accuracy_interval=mean_interval(right) if several else runs[0].intervals["accuracy"],
+        accuracy_interval=accuracy_interval(right) if several else runs[0].intervals["accuracy"],
         f1_macro_mean=float(np.mean([run.metrics["f1_macro"] for run in runs])),
         trainable_parameters=max(_known(run.trainable_parameters) for run in runs),
         stored_bytes=max(_known(run.stored_bytes) for run in runs),
@@ -252,7 +301,7 @@ def _lead_over_the_others(behind: Mapping[str, Pair], ties: Sequence[str], margi
             f"The next best, {next_best.b}, gives up {_lead(next_best)}, more than chance explains "
             f"({p_equation(next_best.holm_p)} after Holm's correction)."
         )
-    return "The others stayed at the majority baseline or share no finished seed with it."
+    return "The others stayed at the majority baseline."
 
 
 def _all_collapsed(summaries: Sequence[StrategySummary], baseline: float) -> str:

@@ -17,6 +17,7 @@ from transferkit.evaluation.results import ClassScores, Interval, Scores
 from transferkit.evaluation.statistics import (
     count_intervals,
     error_interval,
+    never_sure,
     percentile_interval,
     resampled_row_means,
 )
@@ -39,12 +40,14 @@ def score(labels: npt.ArrayLike, logits: npt.ArrayLike, names: tuple[str, ...]) 
     baseline = {name: float(value) for name, value in confusion_metrics(_majority_answers(confusion)).items()}
     metrics = {name: float(value) for name, value in confusion_metrics(confusion).items()}
     intervals = count_intervals(confusion, confusion_metrics)
+    intervals["accuracy"] = never_sure(intervals["accuracy"], len(true))
     probability_metrics, probability_intervals = _probability_scores(true, log_p)
     reason = collapse_reason(confusion, metrics, intervals, baseline["accuracy"], names)
     return Scores(
         rows=len(true),
         metrics=metrics | probability_metrics,
-        intervals=intervals | probability_intervals,
+        # One without width says that all resamples are alike, and not that the value is sure.
+        intervals={name: ends for name, ends in (intervals | probability_intervals).items() if ends[0] < ends[1]},
         per_class=_per_class(confusion, names),
         confusion=tuple(tuple(row) for row in confusion.tolist()),
         reliability=reliability_bins(true, np.exp(log_p)),

@@ -63,7 +63,9 @@ class Scores(Record):
         description="accuracy, precision_macro, recall_macro, f1_macro, precision_weighted, recall_weighted, "
         "f1_weighted, mcc, log_loss (nats), ece; with two classes also precision, recall and f1 of positive_label"
     )
-    intervals: dict[str, Interval] = Field(description="bootstrap 95 % interval by metric")
+    intervals: dict[str, Interval] = Field(
+        description="bootstrap 95 % interval by metric; none where all resamples are alike"
+    )
     per_class: tuple[ClassScores, ...]
     confusion: tuple[tuple[int, ...], ...] = Field(description="rows: true class, columns: predicted class")
     reliability: tuple[ReliabilityBin, ...] = Field(
@@ -164,7 +166,9 @@ class StrategySummary(Record):
 class Verdict(Record):
     """What to use, why, and what it costs to choose so."""
 
-    use: str | None = Field(description="a strategy, or null when none beats the majority baseline")
+    use: str | None = Field(
+        description="a strategy, or null when none beats the majority baseline or the runs cannot show it"
+    )
     reason: str
     ties: tuple[str, ...] = Field(description="strategies that cannot be told apart from the best one")
 
