@@ -10,6 +10,7 @@ from torch import Tensor
 
 from transferkit.config import LENGTH_PENALTIES
 from transferkit.data.batching import ListColumn, runs
+from transferkit.environment import releasing
 from transferkit.generation.decoding import Bounds, Hypothesis, Pick, beam_search, decode, likeliest
 from transferkit.generation.workers import at_once
 from transferkit.models.lean_translator import LeanTranslator
@@ -81,7 +82,7 @@ def decode_all(
     batches = list(in_length_order(sources, padding, decoding.max_tokens // decoding.beams))
     # Random numbers come from one generator, in the order of the batches.
     workers = len(batches) if decoding.beams > 1 or decoding.pick is likeliest else 1
-    for (rows, *_), of_batch in zip(batches, at_once(targets, batches, workers), strict=True):
+    for (rows, *_), of_batch in zip(batches, releasing(at_once(targets, batches, workers)), strict=True):
         for row, own in zip(rows, of_batch, strict=True):
             found[row] = own
         advanced(len(rows))
