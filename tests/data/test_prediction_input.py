@@ -107,6 +107,13 @@ def test_lists_and_objects_of_parquet_keep_their_values(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("blank", ["\u200b", "\ufeff \u200b"])
+def test_a_text_that_training_drops_is_empty_here_too(write_csv: WriteCsv, blank: str) -> None:
+    path = write_csv("in.csv", ["text", "id"], [("words", 1), (blank, 2)])
+    with pytest.raises(DataError, match="line 3: the column 'text' is empty"):
+        list(iter_texts(path, is_pair=False))
+
+
 @pytest.mark.parametrize("name", ["tags", "names"])
 def test_lists_and_objects_are_no_text(tmp_path: Path, name: str) -> None:
     pq.write_table(pa.table({"tags": [["a"]], "names": [{"en": "x"}]}), tmp_path / "in.parquet")

@@ -190,6 +190,8 @@ def test_a_blank_line_among_many_is_refused_with_its_number(folder: Path, run: R
     assert piped.err == "transferkit: Line 3 holds an empty text; there is nothing to predict from.\n"
     given = run("predict", folder / "cmp", "good", "", *options)
     assert (given.code, "Row 2 holds an empty text" in given.err) == (2, True)
+    unseen = run("predict", folder / "cmp", "good", "\u200b\ufeff", *options)
+    assert (unseen.code, "Row 2 holds an empty text" in unseen.err) == (2, True)
 
 
 def test_what_the_system_refuses_is_said_in_a_sentence(

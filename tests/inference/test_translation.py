@@ -14,7 +14,7 @@ from torch import Tensor
 import transferkit
 from transferkit import run_folder
 from transferkit.config import TranslationConfig
-from transferkit.errors import ConfigError, RunError
+from transferkit.errors import ConfigError, DataError, RunError
 from transferkit.inference import translation_answers
 from transferkit.inference.translation import load_translator
 from transferkit.training.tracking import read_epochs
@@ -130,6 +130,15 @@ def test_it_is_trained_scored_and_answers_in_bf16(pairs: Path, tmp_path: Path) -
     assert [own[0].text for own in exact] == [one.predicted for one in result.translation.examples]
     assert [own[0].score for own in rounded] == pytest.approx([own[0].score for own in exact], rel=0.1)
     assert [own[0].score for own in rounded] != [own[0].score for own in exact]
+
+
+@pytest.mark.parametrize("blank", ["", " \n", "\u200b", "\ufeff"])
+def test_what_training_takes_for_blank_has_an_empty_translation(run: Path, blank: str) -> None:
+    predictor = load_translator(run)
+    [[translated]] = predictor([blank])
+    assert (translated.text, translated.ended) == ("", True)
+    with pytest.raises(DataError, match="nothing to explain about an empty text"):
+        predictor.explain(blank)
 
 
 def test_pictures_have_a_free_folder_before_anything_is_translated(

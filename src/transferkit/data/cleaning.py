@@ -8,13 +8,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from transferkit.data.blanks import READABLE
 from transferkit.data.rows import Indices
 from transferkit.errors import DataError
 
 # A few holes are found in most files that people export; more of them mean a wrong column or a broken export.
 LIMIT = 0.05
-# White space, no-break and zero-width characters: nothing that can be read.
-_READABLE = r"[^\s\p{Z}\x{200B}\x{FEFF}]"
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,6 @@ def usable(texts: pa.Table, label: pa.ChunkedArray | None, where: str) -> Kept:
 
 def readable(column: pa.ChunkedArray) -> np.typing.NDArray[np.bool_]:
     """For each value, whether it is there and holds more than blanks."""
-    found = pc.fill_null(pc.match_substring_regex(column, _READABLE), False)
+    found = pc.fill_null(pc.match_substring_regex(column, READABLE), False)
     values: np.typing.NDArray[np.bool_] = found.to_numpy()
     return values

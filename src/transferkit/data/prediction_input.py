@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from transferkit.data import columns, tabular
+from transferkit.data.blanks import is_blank
 from transferkit.data.chunks import Chunk
 from transferkit.data.tables import Table
 from transferkit.data.text_lines import FileOptions
@@ -110,7 +111,7 @@ def _rows(chunk: Chunk, start: int, size: int) -> list[dict[str, Any]]:
 
 def _refuse_empty(path: Path, lines: Sequence[int], rows: Sequence[dict[str, Any]], texts: Sequence[str]) -> None:
     for line, row in zip(lines, rows, strict=True):
-        empty = next((name for name in texts if not row[name].strip()), None)
+        empty = next((name for name in texts if is_blank(row[name])), None)
         if empty is not None:
             raise DataError(f"{path}, line {line}: the column {empty!r} is empty; give it a text or leave the row out.")
 

@@ -15,6 +15,7 @@ from transferkit import run_folder
 from transferkit.adaptation.capsule import attach
 from transferkit.config import BackboneConfig, Precision, TokenizationConfig
 from transferkit.data.batching import FeatureTable
+from transferkit.data.blanks import is_blank
 from transferkit.environment import file_hash, quiet_libraries, release_memory
 from transferkit.errors import DataError, RunError
 from transferkit.evaluation.metrics import log_probabilities
@@ -167,7 +168,7 @@ class Predictor:
         if len(row) != wanted or not all(isinstance(part, str) for part in row):
             kinds = {1: "single texts", 2: "pairs of texts"}
             raise DataError(f"The run was trained on {kinds[wanted]}, and {len(row)} came; give {wanted} for each row.")
-        if not all(part.strip() for part in row):
+        if any(is_blank(part) for part in row):
             raise DataError(f"{place.capitalize()} holds an empty text; there is nothing to predict from.")
         return row
 

@@ -11,6 +11,7 @@ import torch
 
 from transferkit import run_folder
 from transferkit.config import Precision
+from transferkit.data.blanks import is_blank
 from transferkit.errors import DataError, RunError
 from transferkit.generation.batches import Decoding, decode_all
 from transferkit.generation.decoding import Bounds, Hypothesis
@@ -61,7 +62,7 @@ class TranslationPredictor:
     def __call__(
         self, texts: Sequence[str], decoding: Decoding | None = None, advanced: Callable[[int], None] = lambda _: None
     ) -> list[list[Translated]]:
-        """The translations of each text, best first; of an empty text, the empty one.
+        """The translations of each text, best first; of a blank text, the empty one.
 
         Args:
             texts: sources. Longer ones than the run was trained on are translated too, and worse.
@@ -76,7 +77,8 @@ class TranslationPredictor:
     ) -> list[list[Hypothesis]]:
         source = self.tokenizers.source
         ids = [
-            [*row, source.end_id] if text.strip() else [] for text, row in zip(texts, source.encode(texts), strict=True)
+            [] if is_blank(text) else [*row, source.end_id]
+            for text, row in zip(texts, source.encode(texts), strict=True)
         ]
         bounds = Bounds.of(self.tokenizers.target, self.record.config.tokenizer.max_length)
         return decode_all(self._lean, ids, source.padding_id, bounds, decoding, advanced)
@@ -97,10 +99,10 @@ class TranslationPredictor:
         """Translate one text and look at every step of it.
 
         Raises:
-            DataError: the text is empty.
+            DataError: the text is blank.
         """
         source = self.tokenizers.source
-        if not text.strip():
+        if is_blank(text):
             raise DataError("There is nothing to explain about an empty text; give one with words.")
         best = self._hypotheses([text], decoding or self.usual)[0][0]
         ids = [*source.encode([text])[0], source.end_id]
