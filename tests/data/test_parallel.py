@@ -198,6 +198,20 @@ def test_more_than_two_columns_want_a_choice(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("header", "row", "said"),
+    [
+        ("en", "one", r"a\.tsv has the text column en alone; a translation needs two: .* --data and --target-data\."),
+        ("id\tyear", "1\t2026", r"a\.tsv has no text column; a translation needs two"),
+    ],
+)
+def test_fewer_than_two_columns_are_no_choice(tmp_path: Path, header: str, row: str, said: str) -> None:
+    path = tmp_path / "a.tsv"
+    path.write_text(f"{header}\n{row}\n{row}\n", encoding="utf-8")
+    with pytest.raises(DataError, match=said):
+        read(path)
+
+
+@pytest.mark.parametrize(
     ("header", "row", "languages"),
     [
         ("id\ten\tit", "7\tone\tuno", ("en", "it")),
@@ -294,6 +308,31 @@ def test_a_column_translation_with_something_else_is_refused(tmp_path: Path, wro
     path.write_text(f'{{"translation": {{"en": "a", "it": "b"}}}}\n{{"translation": {wrong}}}\n', encoding="utf-8")
     with pytest.raises(DataError, match="row 2: the column translation does not hold an object of texts by language"):
         read(path)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (
+            r'{"en": "\ud83d x", "it": "y"}',
+            r"the column translation: holds half of a surrogate pair .*; mend the escape",
+        ),
+        (r'{"\ud83d": "x", "it": "y"}', "the column translation: holds half of a surrogate pair"),
+        ('{"en": "x", "it": ' + "9" * 5000 + "}", "the column translation does not hold an object of texts"),
+        ("[" * 100_000, "the column translation does not hold an object of texts"),
+    ],
+    ids=["text", "key", "digits", "brackets"],
+)
+@pytest.mark.parametrize("form", ["parquet", "tsv"])
+def test_json_in_a_cell_is_refused_as_json_lines_are(tmp_path: Path, form: str, wrong: str, said: str) -> None:
+    cells = ['{"en": "a", "it": "b"}', wrong]
+    path = tmp_path / f"rows.{form}"
+    if form == "parquet":
+        datasets.Dataset.from_dict({"translation": cells}).to_parquet(path)
+    else:
+        path.write_text("\n".join(["id\ttranslation", *(f"x\t{cell}" for cell in cells)]), encoding="utf-8")
+    with pytest.raises(DataError, match=rf"rows\.{form}, row 2.*{said}"):
+        read(path, languages=("en", "it"))
 
 
 @pytest.mark.skipif(not SHARED.is_dir() and "CI" not in os.environ, reason=f"{SHARED} is not on this machine")

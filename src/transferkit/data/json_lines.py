@@ -65,7 +65,9 @@ def _chunk(path: Path, names: list[str], rows: list[Row]) -> Chunk:
     try:
         batch = pa.record_batch([pa.array(column, pa.string()) for column in columns], names=names)
     except UnicodeEncodeError:
-        raise _half_character(path, rows) from None
+        for number, row in rows:
+            refuse_half_characters(row, f"{path}, line {number}")
+        raise
     return Chunk(batch, [number for number, _ in rows])
 
 
@@ -83,7 +85,15 @@ def _text(value: Any) -> str | None:
     return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _half_character(path: Path, rows: list[Row]) -> DataError:
-    """JSON may write half of a surrogate pair, as \\ud83d, which no text can hold."""
-    line = next(number for number, row in rows if _HALF.search(json.dumps(row, ensure_ascii=False)))
-    return DataError(f"{path}, line {line}: holds half of a surrogate pair (\\ud800 to \\udfff); mend the escape.")
+def refuse_half_characters(value: Any, place: str) -> None:
+    """Refuse half of a surrogate pair, which JSON may write, as \\ud83d, and no text can hold.
+
+    Args:
+        value: what was read of JSON.
+        place: what the message calls the place where it stands.
+
+    Raises:
+        DataError: a key or a text of `value` holds one.
+    """
+    if _HALF.search(json.dumps(value, ensure_ascii=False)):
+        raise DataError(f"{place}: holds half of a surrogate pair (\\ud800 to \\udfff); mend the escape.") from None

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from transferkit.data import workspace
 from transferkit.data.arrow_types import plain_type
 from transferkit.data.columns import unlike_text
+from transferkit.data.json_lines import refuse_half_characters
 from transferkit.data.tables import Table
 from transferkit.errors import ConfigError, DataError, did_you_mean
 
@@ -77,9 +78,13 @@ def _found(columns: pa.Table, where: str) -> Languages:
     for names in (texts, usual, [name for name in texts if _CODE.fullmatch(name)]):
         if len(names) == 2:
             return names[0], names[1]
-    raise DataError(
-        f"{where} has the text columns {', '.join(texts) or 'none'}; say with --pair which is translated into which."
-    )
+    if len(texts) < 2:
+        there = f"the text column {texts[0]} alone" if texts else "no text column"
+        raise DataError(
+            f"{where} has {there}; a translation needs two: add the translations as a column, or name two files whose "
+            "lines belong together with --data and --target-data."
+        )
+    raise DataError(f"{where} has the text columns {', '.join(texts)}; say with --pair which is translated into which.")
 
 
 def _holds_objects(column: pa.ChunkedArray) -> bool:
@@ -115,9 +120,11 @@ def _objects(column: pa.ChunkedArray, where: str) -> Iterator[list[dict[str, Any
 def _object(text: str, row: int, where: str) -> dict[str, Any]:
     try:
         found = json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
+        # Not JSON, a number of thousands of digits, or thousands of brackets in one another.
         found = None
     if isinstance(found, dict) and all(value is None or isinstance(value, str) for value in found.values()):
+        refuse_half_characters(found, f"{where}, row {row:,}, the column translation")
         return found
     raise DataError(
         f"{where}, row {row:,}: the column translation does not hold an object of texts by language, such as "
