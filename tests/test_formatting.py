@@ -64,6 +64,8 @@ from transferkit import formatting
         (formatting.ratio(0.0), "0\u00d7"),
         (formatting.moment("2025-03-14T09:26:53+00:00"), "2025-03-14 09:26 UTC"),
         (formatting.clip("a\tlong \x00 name\n", 8), "a long\u2026"),
+        (formatting.one_line("a\nb\r\nc\rd\u2028e\tf \n"), "a b c d e\tf "),
+        (formatting.one_line(""), ""),
         (formatting.plain([True, None, 3]), "yes, \u2013, 3"),
     ],
 )

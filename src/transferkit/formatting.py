@@ -189,6 +189,11 @@ def moment(iso: str) -> str:
     return datetime.fromisoformat(iso).strftime("%Y-%m-%d %H:%M UTC")
 
 
+def one_line(text: str) -> str:
+    """The text with a space for each line break, whichever it is; one at the end is left out."""
+    return " ".join(text.splitlines())
+
+
 def clip(text: str, most: int) -> str:
     """One printable line of at most `most` characters; what is cut shows as an ellipsis."""
     line = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())

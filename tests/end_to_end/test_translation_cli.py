@@ -196,6 +196,12 @@ def test_a_tab_in_a_line_is_part_of_the_text(run: Run, trained: Path) -> None:
     assert piped.out == given.out
 
 
+def test_there_is_a_line_out_for_each_line_in(run: Run, trained: Path) -> None:
+    assert run("predict", trained, "-", stdin=b"one red\rcat\r\n\ntwo black dog\n").out.split("\n") == [
+        "uno gatto rosso", "", "due cane nero", "",
+    ]  # fmt: skip
+
+
 def test_a_byte_that_is_no_text_is_refused_with_its_place(run: Run, trained: Path) -> None:
     piped = run("predict", trained, "-", stdin=b"one\ncaf\xe9\n")
     assert (piped.code, "Line 2 holds the byte 0xE9, which is not UTF-8" in piped.err) == (2, True)

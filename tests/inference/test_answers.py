@@ -18,7 +18,7 @@ from transferkit.data.chunks import CHUNK_ROWS
 from transferkit.data.prediction_input import iter_texts
 from transferkit.errors import RunError
 from transferkit.inference import answers
-from transferkit.inference.predictor import Prediction
+from transferkit.inference.predictor import Prediction, Text
 
 ROWS = 3 * CHUNK_ROWS
 
@@ -83,6 +83,21 @@ def test_answers_are_written_while_the_file_is_read(
     )  # fmt: skip
     assert out.at_writes[0] <= CHUNK_ROWS + 2 < ROWS < len(read)
     assert len(out.getvalue().splitlines()) == ROWS + (not as_json)
+
+
+def test_lines_of_standard_input_end_at_lf_and_nowhere_else() -> None:
+    content = "the cat\rthe dog\r\nthe\u2028tree\n\nthe last".encode()
+    # As Python opens standard input.
+    piped = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8")
+    assert answers.read_texts(["-"], piped) == ["the cat\rthe dog", "the\u2028tree", "", "the last"]
+
+
+@pytest.mark.parametrize("row", ["a film\nof\rlines\r\n", ("a film\nof", "lines\r\n")])
+def test_a_text_of_several_lines_has_one_line_of_answer(row: Text) -> None:
+    line = answers._as_line(row, Prediction("good\nor so", {"good\nor so": 1.0}))
+    assert len(line.splitlines()) == 1
+    assert line.startswith("good or so\tgood or so 100.0")
+    assert answers._as_json(row, Prediction("good", {"good": 1.0}))["text"] == row
 
 
 def test_a_link_stays_and_the_file_that_it_names_is_written(tmp_path: Path) -> None:

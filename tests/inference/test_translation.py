@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from transferkit.config import TranslationConfig
 from transferkit.errors import ConfigError, DataError, RunError
 from transferkit.inference import translation_answers
 from transferkit.inference.translation import load_translator
+from transferkit.tokenization.trained import TrainedTokenizer
 from transferkit.training.tracking import read_epochs
 
 SIZES = {"width": 16, "heads": 2, "encoder_layers": 1, "decoder_layers": 1, "feed_forward": 20}
@@ -139,6 +141,23 @@ def test_what_training_takes_for_blank_has_an_empty_translation(run: Path, blank
     assert (translated.text, translated.ended) == ("", True)
     with pytest.raises(DataError, match="nothing to explain about an empty text"):
         predictor.explain(blank)
+
+
+@pytest.mark.parametrize("options", [{}, {"best": 2}])
+def test_a_translation_of_several_lines_is_printed_in_one(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], options: dict[str, int]
+) -> None:
+    def said(as_json: bool) -> str:
+        translation_answers.translate_texts(
+            run, ["one cat"], translation_answers.Choice(**options), unit="line", precision="fp32", as_json=as_json,
+            explained=False,
+        )  # fmt: skip
+        return capsys.readouterr().out
+
+    monkeypatch.setattr(TrainedTokenizer, "decode", lambda _, rows: ["cat\r\none\ntwo"] * len(rows))
+    lines = said(as_json=False).splitlines()
+    assert [line.split("\t")[-1] for line in lines] == ["cat one two"] * options.get("best", 1)
+    assert json.loads(said(as_json=True))["translations"][0]["text"] == "cat\r\none\ntwo"
 
 
 def test_pictures_have_a_free_folder_before_anything_is_translated(

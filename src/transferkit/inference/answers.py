@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from transferkit.environment import whole_file
 from transferkit.errors import DataError, RunError
-from transferkit.formatting import percent
+from transferkit.formatting import one_line, percent
 from transferkit.inference.predictor import Prediction, Predictor, Text, load, load_exact
 from transferkit.inference.stages import Stages, explain
 
@@ -31,13 +31,13 @@ LABEL_COLUMN = "predicted_label"
 
 
 def read_texts(texts: Sequence[str], standard_input: TextIO) -> list[str]:
-    """The texts as given; a single `-` stands for the lines of standard input."""
+    """The texts as given; a single `-` stands for the lines of standard input, which LF ends and no other character."""
     if list(texts) != ["-"]:
         return list(texts)
     if isinstance(standard_input, io.TextIOWrapper):
         # A byte that is no text comes through, so that its line can be named.
-        standard_input.reconfigure(errors="surrogateescape")
-    lines = [line.rstrip("\n") for line in standard_input]
+        standard_input.reconfigure(errors="surrogateescape", newline="\n")
+    lines = [line.rstrip("\r\n") for line in standard_input]
     if not lines:
         raise DataError("Standard input is empty; write one text a line.")
     return lines
@@ -196,9 +196,9 @@ def _as_json(row: Text, prediction: Prediction) -> dict[str, Any]:
 
 
 def _as_line(row: Text, prediction: Prediction) -> str:
-    """The label, the percentage of every class, the text."""
+    """The label, the percentage of every class, the text, without a line break in any."""
     percentages = "  ".join(f"{label} {percent(p)}" for label, p in prediction.probabilities.items())
-    return f"{prediction.label}\t{percentages}\t{row if isinstance(row, str) else ' | '.join(row)}"
+    return one_line(f"{prediction.label}\t{percentages}\t{row if isinstance(row, str) else ' | '.join(row)}")
 
 
 def _stages_as_json(stages: Stages) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from transferkit.errors import ConfigError, RunError
-from transferkit.formatting import percent
+from transferkit.formatting import one_line, percent
 from transferkit.generation.batches import Decoding
 from transferkit.generation.decoding import Sampler
 from transferkit.inference.answers import Asked, Quoting, Unit, check_decoded, check_out, write_rows
@@ -169,7 +169,8 @@ def _check_pictures(folder: Path) -> None:
 
 
 def _line(one: Translated, best: int) -> str:
-    return one.text if best == 1 else f"{one.score:.3f}\t{one.text}"
+    """A translation, with its score where there are several, without a line break."""
+    return one_line(one.text if best == 1 else f"{one.score:.3f}\t{one.text}")
 
 
 def _warn_of_cut(ended: Counter[bool]) -> None:
