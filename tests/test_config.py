@@ -58,6 +58,13 @@ def test_pretraining_keeps_its_defaults_beside_what_is_set_in_python() -> None:
     assert (training.batch_size, training.learning_rate, training.epochs) == (16, 1e-3, 5)
 
 
+def test_the_second_of_two_files_needs_the_first() -> None:
+    with pytest.raises(ConfigError, match=r"--target-data \(target_file\) needs --data \(source\), the file of its"):
+        build(TranslationConfig, {"data": {"target_file": "t.it"}}, "settings")
+    both = build(TranslationConfig, {"data": {"source": "t.en", "target_file": "t.it"}}, "settings")
+    assert TranslationConfig.model_validate_json(both.model_dump_json()) == both
+
+
 def test_options_are_what_a_record_gives_back() -> None:
     spec = StrategySpec(name="lora", options={"targets": ("query", "value")})
     assert StrategySpec.model_validate_json(spec.model_dump_json()) == spec

@@ -96,6 +96,13 @@ class ParallelDataConfig(RowsConfig):
     # Rows of more tokens than `tokenizer.max_length` are counted and left out, or refused.
     on_too_long: Literal["drop", "error"] = "drop"
 
+    @model_validator(mode="after")
+    def _both_files(self) -> Self:
+        # The record of a run holds every field, and so a source.
+        if self.target_file is not None and "source" not in self.model_fields_set:
+            raise ValueError("--target-data (target_file) needs --data (source), the file of its sources")
+        return self
+
 
 class TokenizerConfig(Section):
     """Tokenizers that are trained on the training rows, or were trained before."""

@@ -273,6 +273,12 @@ def test_what_cannot_be_translated_is_refused(run: Run, trained: Path, options: 
     assert (answer.code, said in answer.err) == (2, True), answer.err
 
 
+def test_the_second_of_two_files_needs_the_first(run: Run, tmp_path: Path) -> None:
+    answer = run("train", "--task", "translation", "--target-data", "t.it", "--out", tmp_path / "run")
+    assert (answer.code, "--target-data (target_file) needs --data (source)" in answer.err) == (2, True)
+    assert not (tmp_path / "run").exists()
+
+
 def test_rows_that_are_too_long_are_refused_if_asked(run: Run, pairs: Path, tmp_path: Path) -> None:
     longer = tmp_path / "pairs.tsv"
     longer.write_text(pairs.read_text(encoding="utf-8") + "one very red cat\tuno\n" * 2, encoding="utf-8")
