@@ -73,8 +73,26 @@ def test_words_that_the_vocabulary_lacks_are_counted() -> None:
 
 
 def test_a_folder_without_tokenizers_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"source\.json holds no tokenizer"):
-        Tokenizers.build(data(), TokenizerConfig(folder=str(tmp_path)))
+    for folder in (tmp_path / "nope", tmp_path):
+        with pytest.raises(DataError, match=f"There are no tokenizers in {folder}; name the folder of a whole"):
+            Tokenizers.build(data(), TokenizerConfig(folder=str(folder)))
+
+
+def test_one_of_two_that_is_missing_is_named(tmp_path: Path) -> None:
+    Tokenizers.build(data(), TokenizerConfig(kind="word", joint=False)).save(tmp_path)
+    (tmp_path / "target.json").unlink()
+    with pytest.raises(DataError, match=r"target\.json holds no tokenizer"):
+        Tokenizers.load(tmp_path)
+
+
+def test_a_folder_may_begin_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    built = Tokenizers.build(data(), TokenizerConfig(kind="word", joint=False))
+    built.save(tmp_path / "run" / "tokenizer")
+    assert Tokenizers.build(data(), TokenizerConfig(folder="~/run")).hash() == built.hash()
+    (tmp_path / "run" / "run.json").write_text('{"data": {"languages": ["it", "en"]}}', encoding="utf-8")
+    with pytest.raises(ConfigError, match="turn it round"):
+        Tokenizers.build(data(), TokenizerConfig(folder="~/run"))
 
 
 @pytest.mark.parametrize("joint", [True, False])

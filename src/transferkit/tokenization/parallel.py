@@ -56,8 +56,9 @@ class Tokenizers:
             ConfigError: those to read are one for each language, the other way round.
         """
         if config.folder is not None:
-            found = cls.load(Path(config.folder))
-            if not found.is_joint and _languages(Path(config.folder)) == data.languages[::-1]:
+            folder = Path(config.folder).expanduser()
+            found = cls.load(folder)
+            if not found.is_joint and _languages(folder) == data.languages[::-1]:
                 source, target = data.languages
                 raise ConfigError(
                     f"The tokenizers in {config.folder} are from {target!r} into {source!r}, and the data is from "
@@ -76,12 +77,16 @@ class Tokenizers:
         """Read what `save` wrote into `folder`, or into the folder `tokenizer` of a run.
 
         Raises:
-            DataError: there are none.
+            DataError: there are none, or one is damaged.
         """
         inside = folder / "tokenizer" if (folder / "tokenizer").is_dir() else folder
         if (inside / _JOINT).is_file():
             joint = TrainedTokenizer.load(inside / _JOINT)
             return cls(joint, joint)
+        if not any((inside / name).is_file() for name in _SIDES):
+            raise DataError(
+                f"There are no tokenizers in {folder}; name the folder of a whole translation run, or of tokenizers."
+            )
         return cls(*(TrainedTokenizer.load(inside / name) for name in _SIDES))
 
     @classmethod
