@@ -250,6 +250,16 @@ def test_two_files_can_be_turned_round_and_take_no_quoting(tmp_path: Path) -> No
         read(one, target_file=str(one))
 
 
+@pytest.mark.parametrize("languages", [("it", "fr"), ("fr", "it"), ("en", "fr"), ("en", "en")])
+def test_a_pair_that_contradicts_the_names_of_two_files_is_refused(tmp_path: Path, languages: tuple[str, str]) -> None:
+    one, other = tmp_path / "x.en", tmp_path / "x.it"
+    for path in (one, other):
+        path.write_text("a\nb\nc\n", encoding="utf-8")
+    said = f"--pair names '{languages[0]}' and '{languages[1]}', and the two files are called 'en' and 'it'; name these"
+    with pytest.raises(ConfigError, match=said):
+        read(one, target_file=str(other), languages=languages)
+
+
 def test_nothing_left_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds no row with a source and a target"):
         read(tsv(tmp_path / "a.tsv", [("one", " "), (" ", "due")]))

@@ -13,7 +13,7 @@ from transferkit.data.chunks import CHUNK_ROWS
 from transferkit.data.languages import Languages
 from transferkit.data.tables import Source, Table
 from transferkit.data.text_lines import FileOptions, lines
-from transferkit.errors import DataError
+from transferkit.errors import ConfigError, DataError
 
 
 def read(source: str, target: str, languages: Languages | None, options: FileOptions) -> Source:
@@ -24,19 +24,20 @@ def read(source: str, target: str, languages: Languages | None, options: FileOpt
         target: the other.
         languages: what the columns are called; None for what the names of the files do not share, en and it for
             `talks.en.gz` and `talks.it.gz`. If they are the two found names in another order, each file keeps its own
-            name.
+            name; if they are two others, the files are called by them.
         options: how the characters are read.
 
     Raises:
         DataError: a file is not there or not text, or one has more lines than the other.
+        ConfigError: one of the found names is among `languages`, and the other is not.
     """
     paths = (Path(source).expanduser(), Path(target).expanduser())
     for path in paths:
         if not path.is_file():
             raise tabular.missing(path)
     names = _names(*paths)
-    if languages is not None and set(languages) != set(names):
-        names = languages
+    if languages is not None:
+        names = _renamed(names, languages)
     schema = pa.schema([(name, pa.string()) for name in names])
     table = workspace.open_table(workspace.write(_batches(paths, schema, options), schema))
     where = f"{paths[0]} and {paths[1]}"
@@ -45,7 +46,7 @@ def read(source: str, target: str, languages: Languages | None, options: FileOpt
     return Source({"train": Table(table, where)}, options_used=frozenset({"encoding"}))
 
 
-def _names(source: Path, target: Path) -> tuple[str, str]:
+def _names(source: Path, target: Path) -> Languages:
     if source == target:
         raise DataError(f"{source} is given as source and as target; name two files.")
     names = [path.name.removesuffix(".gz") for path in (source, target)]
@@ -54,6 +55,17 @@ def _names(source: Path, target: Path) -> tuple[str, str]:
         if first != second:
             break
     return first, second
+
+
+def _renamed(names: Languages, languages: Languages) -> Languages:
+    """What two files of these names are called where the user names `languages`."""
+    shared = len(set(names) & set(languages))
+    if shared == 1:
+        raise ConfigError(
+            f"--pair names {languages[0]!r} and {languages[1]!r}, and the two files are called {names[0]!r} and "
+            f"{names[1]!r}; name these or two others, or leave it out."
+        )
+    return names if shared else languages
 
 
 def _batches(paths: tuple[Path, Path], schema: pa.Schema, options: FileOptions) -> Iterator[pa.RecordBatch]:
