@@ -16,7 +16,7 @@ from tests.small_data import write_csv
 from transferkit.data import delimited
 from transferkit.data.chunks import CHUNK_ROWS
 from transferkit.data.prediction_input import iter_texts
-from transferkit.errors import RunError
+from transferkit.errors import DataError, RunError
 from transferkit.inference import answers
 from transferkit.inference.predictor import Prediction, Text
 
@@ -110,3 +110,16 @@ def test_a_link_stays_and_the_file_that_it_names_is_written(tmp_path: Path) -> N
 def test_a_device_is_left_alone() -> None:
     with pytest.raises(RunError, match="is no file"):
         answers.check_out(Path(os.devnull), overwrite=True)
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("locale", ["utf-8", "latin-1", "ascii"])
+def test_standard_input_is_the_same_text_whatever_wrote_it(mark: bytes, end: bytes, locale: str) -> None:
+    content = io.BytesIO(mark + "café".encode() + end + b"tea" + end)
+    assert answers.read_texts(["-"], io.TextIOWrapper(content, locale, newline="\n")) == ["café", "tea"]
+
+
+def test_standard_input_that_is_closed_is_empty() -> None:
+    with pytest.raises(DataError, match="Standard input is empty"):
+        answers.read_texts(["-"], None)

@@ -30,14 +30,17 @@ _UNDECODED = re.compile("[\\udc80-\\udcff]")
 LABEL_COLUMN = "predicted_label"
 
 
-def read_texts(texts: Sequence[str], standard_input: TextIO) -> list[str]:
-    """The texts as given; a single `-` stands for the lines of standard input, which LF ends and no other character."""
+def read_texts(texts: Sequence[str], standard_input: TextIO | None) -> list[str]:
+    """The texts as given; a single `-` stands for the lines of standard input, which LF ends and no other character.
+
+    It is read as UTF-8, whatever the locale says, with or without a byte-order mark; None is one that is closed.
+    """
     if list(texts) != ["-"]:
         return list(texts)
     if isinstance(standard_input, io.TextIOWrapper):
         # A byte that is no text comes through, so that its line can be named.
-        standard_input.reconfigure(errors="surrogateescape", newline="\n")
-    lines = [line.rstrip("\r\n") for line in standard_input]
+        standard_input.reconfigure(encoding="utf-8-sig", errors="surrogateescape", newline="\n")
+    lines = [line.rstrip("\r\n") for line in standard_input or ()]
     if not lines:
         raise DataError("Standard input is empty; write one text a line.")
     return lines
