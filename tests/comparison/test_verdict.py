@@ -87,6 +87,11 @@ class TestSummarise:
         assert [s.seeds for s in whole.summaries] == [(0, 1), (0, 1)]
         assert "left out" not in whole.verdict.reason
 
+    def test_several_seeds_that_are_left_out_are_spoken_of_as_several(self):
+        summaries, pairs, _ = compared({s: {0: answers(0.8)} for s in ("full", "lora")})
+        reason = decide(summaries, pairs, BASELINE, 0.01, uncounted=(1, 2)).reason
+        assert reason.endswith("Seeds 1 and 2 are left out, since not every strategy has finished with them.")
+
     def test_one_seed_has_the_interval_of_its_run_and_no_spread(self):
         predictions = {"lora": {0: answers(0.8)}}
         (summary,) = compared(predictions)[0]
@@ -224,6 +229,20 @@ class TestDecide:
         assert "221,570 parameters in 90 s and takes 1.1 MB" in read(verdict)
         assert "The most accurate, full, trains 22,700,000 parameters" in read(verdict)
         assert "you give up 0.5 points (95 % interval " in read(verdict)
+
+    def test_a_cheaper_one_that_is_exactly_as_accurate_gives_up_nothing(self):
+        verdict = compared({"full": {0: LABELS}, "lora": {0: LABELS}})[2]
+        assert (verdict.use, verdict.ties) == ("lora", ("lora",))
+        assert (
+            "On these test rows it is as accurate as full, which trains 22,700,000 parameters (95 % interval of the "
+            "difference 0.0 to 0.0 points). One seed only"
+        ) in read(verdict)
+        assert "give up" not in verdict.reason
+        other_rows = compared(
+            {"full": {0: answers(0.84)}, "lora": {0: answers(0.84, shift=9)}, "scratch": {0: answers(0.838)}}
+        )[2]
+        assert "as accurate as full" in other_rows.reason
+        assert " points); scratch cannot be told apart from full." in read(other_rows)
 
     def test_the_margin_is_inclusive(self):
         predictions = {"full": {0: answers(0.85)}, "lora": {0: answers(0.84, shift=20)}}

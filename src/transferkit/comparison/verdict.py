@@ -179,8 +179,9 @@ def decide(
     if any(len(s.seeds) == 1 for s in summaries):
         sentences.append("One seed only: the intervals cover the choice of test rows, not of the seed.")
     if uncounted:
-        which = f"Seed {uncounted[0]} is" if len(uncounted) == 1 else f"Seeds {listed(map(str, uncounted))} are"
-        sentences.append(f"{which} left out, since not every strategy has finished with it.")
+        one, names = len(uncounted) == 1, listed(map(str, uncounted))
+        which, them = (f"Seed {names} is", "it") if one else (f"Seeds {names} are", "them")
+        sentences.append(f"{which} left out, since not every strategy has finished with {them}.")
     return Verdict(use=use.strategy, reason=" ".join(sentences), ties=tuple(tie_names))
 
 
@@ -282,6 +283,13 @@ def _what_it_gives(use: StrategySummary, baseline: float) -> str:
 
 def _what_it_gives_up(use: StrategySummary, best: StrategySummary, best_minus_use: Pair, ties: Sequence[str]) -> str:
     also = [name for name in ties if name != use.strategy]
+    if best_minus_use.difference == 0:
+        return (
+            f"On these test rows it is as accurate as {best.strategy}, which trains "
+            f"{count(best.trainable_parameters)} parameters (95 % interval of the difference "
+            f"{points_interval(best_minus_use.interval)} points)"
+            + (f"; {listed(also)} cannot be told apart from {best.strategy}." if also else ".")
+        )
     return (
         f"The most accurate, {best.strategy}, trains {count(best.trainable_parameters)} parameters; against it "
         f"you give up {_lead(best_minus_use)}, a difference that chance can explain"
