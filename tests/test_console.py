@@ -146,6 +146,14 @@ def test_scores_of_a_run_stand_beside_the_baseline(shown) -> None:
     assert cost in " ".join(text.split())
 
 
+def test_long_labels_of_one_beginning_are_told_apart(shown) -> None:
+    labels = tuple(f"{'a very long name of a class, ' * 3}{end}" for end in ("first", "second"))
+    text = shown(lambda: console.print_run(samples.run("lora", labels=labels)), 120)
+    assert len(re.findall(r"a very long name .*first ", text)) == 1
+    # The scores of the positive label, and its row among the classes.
+    assert len(re.findall(r"a very long name .*second\b", text)) == 2
+
+
 @pytest.mark.parametrize("width", [60, 80, None])
 @pytest.mark.parametrize("label", ["Conditions of employment, wages", "x" * 80, "\u65e5\u672c\u8a9e" * 7])
 def test_a_long_label_folds_and_cuts_no_number(shown, label: str, width: int | None) -> None:

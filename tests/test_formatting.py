@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from transferkit import formatting
@@ -75,3 +77,37 @@ def test_written(written: str, expected: str) -> None:
 
 def test_metrics_stand_in_the_order_of_interest_and_unknown_ones_last() -> None:
     assert formatting.metrics_in_order(["novel", "ece", "accuracy", "ece"]) == ["accuracy", "ece", "novel"]
+
+
+def test_names_whose_beginnings_are_alike_keep_what_tells_them_apart() -> None:
+    names = [
+        "full", "partial(patterns=**.linear2,learning_rate=0.002)",
+        "bottleneck(targets=linear1+linear2,size=24,epochs=6)", "bottleneck(targets=query+key+value,size=24,epochs=5)",
+    ]  # fmt: skip
+    assert [formatting.clip_apart(names, 20)[name] for name in names] == [
+        "full", "partial(patterns=**…", "bottleneck…epochs=6)", "bottleneck…epochs=5)"
+    ]  # fmt: skip
+
+
+def test_options_that_all_share_are_left_out_where_names_are_alike() -> None:
+    names = [f"bottleneck(targets=linear1,size={size},learning_rate=0.005,epochs=6)" for size in (24, 48)]
+    assert list(formatting.clip_apart(names, 20).values()) == ["bottleneck…size=24)", "bottleneck…size=48)"]
+    pairs = [f"lora(rank={rank},alpha=8,targets=query,epochs={epochs})" for rank in (4, 8) for epochs in (2, 3)]
+    assert list(formatting.clip_apart(pairs, 20).values()) == [
+        "lora…rank=4…pochs=2)", "lora…rank=4…pochs=3)", "lora…rank=8…pochs=2)", "lora…rank=8…pochs=3)"
+    ]  # fmt: skip
+
+
+def test_names_that_print_alike_are_numbered() -> None:
+    assert formatting.clip_apart(["very bad", "very  bad", "very bad (1)", "very bad"], 20) == {
+        "very bad": "very bad (2)", "very  bad": "very bad (3)", "very bad (1)": "very bad (1)"
+    }  # fmt: skip
+
+
+def test_distinct_names_stay_distinct_and_short_whatever_they_are() -> None:
+    draw = random.Random(0)
+    for letters in ("ab", "a \t\0", "a(,=)…", "ab(,1)") * 100:
+        names = ["".join(draw.choices(letters, k=draw.randrange(40))) for _ in range(draw.randrange(12))]
+        short = formatting.clip_apart(names, 18)
+        assert len(set(short.values())) == len(set(names))
+        assert all(len(text) <= 18 for text in short.values())

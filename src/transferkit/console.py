@@ -33,7 +33,7 @@ from transferkit.evaluation.results import (
 )
 from transferkit.formatting import (
     MISSING,
-    clip,
+    clip_apart,
     count,
     metric,
     metric_interval,
@@ -265,10 +265,11 @@ def print_translation(scores: TranslationScores) -> None:
 
 def print_scores(scores: Scores) -> None:
     """Metrics with intervals beside the baseline, then the classes one by one."""
+    names = clip_apart((one.label for one in scores.per_class), _LABEL_LETTERS)
     table = _table(f"{count(scores.rows)} rows", "Metric", "Value", "95 % interval", "Majority\nbaseline")
     for name in metrics_in_order(scores.metrics):
         table.add_row(
-            metric_name(name, scores.positive_label and clip(scores.positive_label, _LABEL_LETTERS)),
+            metric_name(name, scores.positive_label and names[scores.positive_label]),
             metric(name, scores.metrics[name]),
             metric_interval(name, scores.intervals.get(name)),
             metric(name, scores.baseline.get(name)),
@@ -278,7 +279,7 @@ def print_scores(scores: Scores) -> None:
     classes = _table("", "Class", "Precision", "Recall", "F1", "True\nrows", "Predicted\nrows")
     for one in scores.per_class:
         shares = (percent(share) for share in (one.precision, one.recall, one.f1))
-        classes.add_row(clip(one.label, _LABEL_LETTERS), *shares, count(one.support), count(one.predicted))
+        classes.add_row(names[one.label], *shares, count(one.support), count(one.predicted))
     OUT.print(classes)
     OUT.print()
     if scores.collapse_reason:

@@ -5,8 +5,10 @@ A value that was not recorded is a dash.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime
+from itertools import count as counting
 from typing import Any
 
 Interval = tuple[float, float]
@@ -198,6 +200,52 @@ def clip(text: str, most: int) -> str:
     """One printable line of at most `most` characters; what is cut shows as an ellipsis."""
     line = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
     return line if len(line) <= most else line[: most - 1].rstrip() + "…"
+
+
+def clip_apart(names: Iterable[str], most: int) -> dict[str, str]:
+    """Each distinct name clipped, and no two alike: where the beginnings are, what tells the names apart is kept.
+
+    Of names such as `lora(rank=4,alpha=8)` the options that all with that strategy share are left out, and what is
+    still too long is cut in its middle. Names that all this leaves alike are numbered.
+    """
+    short: dict[str, str] = {}
+    left = _settle(short, {name: clip(name, most) for name in names})
+    lines = _without_shared_options(left)
+    # Cut at the end, then in the middle, then farther and farther from it.
+    for tail in (0, *sorted(range(1, most - 1), key=lambda tail: abs(most - 2 - 2 * tail))):
+        left = _settle(short, {name: _clip_before(lines[name], tail, most) for name in left})
+    marks = (f" ({number})" for number in counting(1))
+    for name in left:
+        numbered = (f"{clip(name, most - len(mark))}{mark}" for mark in marks)
+        short[name] = next(text for text in numbered if text not in short.values())
+    return short
+
+
+def _settle(short: dict[str, str], texts: dict[str, str]) -> list[str]:
+    """Put those `texts` that no other equals into `short`, and return the names of the others."""
+    times = Counter([*short.values(), *texts.values()])
+    short.update({name: text for name, text in texts.items() if times[text] == 1})
+    return [name for name, text in texts.items() if times[text] > 1]
+
+
+def _without_shared_options(names: Iterable[str]) -> dict[str, str]:
+    """Each of the `names` without the options that all of the same strategy have, as 'lora…rank=4)'."""
+    opened = {name: name.removesuffix(")").partition("(") for name in names}
+    options = {name: (strategy, listing.split(",")) for name, (strategy, _, listing) in opened.items()}
+    lines = {}
+    for name, (strategy, own) in options.items():
+        shared = set.intersection(*(set(others) for other, others in options.values() if other == strategy))
+        kept = [option for option in own if option not in shared]
+        lines[name] = f"{strategy}…{','.join(kept)})" if 0 < len(kept) < len(own) else name
+    return lines
+
+
+def _clip_before(text: str, tail: int, most: int) -> str:
+    """One printable line of at most `most` characters, cut before the last `tail`."""
+    line = clip(text, len(text))
+    if len(line) <= most:
+        return line
+    return f"{line[: most - 1 - tail].rstrip(' …')}…{line[len(line) - tail :].lstrip()}"
 
 
 def plain(value: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import matplotlib
 import pytest
@@ -14,6 +15,7 @@ from transferkit.report import figures, palette, tables
 from transferkit.report.labels import Box
 from transferkit.report.svg import Picture
 from transferkit.report.views import StrategyView, gather
+from transferkit.settings import compare_config
 
 from . import samples
 
@@ -95,6 +97,21 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
 
     monkeypatch.setattr(figures, "picture", keep)
     return kept
+
+
+def test_long_names_of_one_beginning_differ_in_every_picture(drawn: list[Figure]) -> None:
+    recipe = Path(__file__).parents[2] / "recipes" / "ag-news-to-imdb.yaml"
+    comparison = samples.compare([samples.run(name) for name in compare_config(recipe, {}, ()).labels()])
+    shown = gather(comparison)
+    figures.accuracy(shown, 0.5)
+    figures.differences(shown[0], tables.alternatives(comparison, shown))
+    figures.efficiency(tables.efficiency(shown, 0.5))
+    figures.pareto(shown, "stored_bytes", "costs", "bytes")
+    *rows, points = (figure.axes[0] for figure in drawn)
+    written = [[label.get_text() for label in axes.get_yticklabels()] for axes in rows]
+    written.append([text.get_text() for text in points.texts])
+    assert [len(set(names)) for names in written] == [7, 6, 7, 7]
+    assert all({"bottleneck…epochs=5)", "bottleneck…epochs=6)"} <= set(names) for names in written)
 
 
 def test_a_published_star_stands_above_the_mark_that_it_would_hide(drawn: list[Figure]) -> None:

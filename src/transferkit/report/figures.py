@@ -12,14 +12,13 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 
 from transferkit import formatting
 from transferkit.evaluation.results import DataFacts, EpochRecord
-from transferkit.formatting import clip, percent, percent_interval
+from transferkit.formatting import percent, percent_interval
 from transferkit.report.labels import Point, label_points
 from transferkit.report.palette import HEAT, INK, MUTED, PAPER
 from transferkit.report.svg import Picture, picture, plot_style, sheet
 from transferkit.report.tables import Alternative, Efficiency
 from transferkit.report.views import StrategyView
 
-_NAME_LETTERS = 20
 _ROW_INCHES = 0.27
 _DASHED = (0, (4, 3))
 _DOTTED = (0, (2, 2))
@@ -110,7 +109,7 @@ def pareto(strategies: Sequence[StrategyView], cost: str, title: str, unit: str)
     axes.yaxis.set_major_formatter(FuncFormatter(_percent_tick))
     axes.grid(visible=True, axis="y")
     axes.set_title("accuracy; filled marks: on the front")
-    label_points(figure, axes, [Point(x, y, strategy.name) for strategy, x, y in shown], front)
+    label_points(figure, axes, [Point(x, y, strategy.short) for strategy, x, y in shown], front)
     spoken = [
         f"{s.name} {_amount(x, unit)}, {percent(y)}{', on the front' if s.on_front(cost) else ''}" for s, x, y in shown
     ]
@@ -260,7 +259,7 @@ def lengths(data: DataFacts) -> Picture:
 
 def _rows_by_name(axes: Axes, strategies: Sequence[StrategyView]) -> None:
     """One row a strategy, the first on top, its name on the left."""
-    axes.set_yticks(range(len(strategies)), [clip(s.name, _NAME_LETTERS) for s in strategies])
+    axes.set_yticks(range(len(strategies)), [s.short for s in strategies])
     axes.set_ylim(len(strategies) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0, labelcolor=INK.light)
     axes.spines["left"].set_visible(False)

@@ -11,10 +11,8 @@ from typing import NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from transferkit.formatting import clip
 from transferkit.report.svg import FONT_SIZE
 
-_LETTERS = 18
 # Average advance of a letter in ems; system fonts are narrower than this.
 _ADVANCE = 0.58
 _MARK = 5.0
@@ -82,7 +80,7 @@ def label_points(figure: Figure, axes: Axes, points: Sequence[Point], line: Sequ
     corners = [_on_sheet(figure, axes, corner) for corner in line]
     taken = [_box_around(spot, spot, _MARK) for spot in spots]
     taken += [_box_around(start, end, _STROKE) for start, end in pairwise(corners)]
-    texts = [clip(point.name, _LETTERS) for point in points]
+    texts = [point.name for point in points]
     for text, point, place in zip(texts, points, choose_places(texts, spots, taken, frame), strict=True):
         dx, dy, side, level = place
         axes.annotate(text, (point.x, point.y), xytext=(dx, dy), textcoords="offset points", ha=side, va=level)

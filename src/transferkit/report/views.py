@@ -17,8 +17,12 @@ from transferkit.evaluation.results import (
     Scores,
     StrategySummary,
 )
+from transferkit.formatting import clip_apart
 from transferkit.report.palette import Look, look
 from transferkit.settings import is_named
+
+# Of a name in a picture: beside a point in the middle of the narrowest one it still fits.
+_SHORT_LETTERS = 20
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,8 @@ class StrategyView:
     """All runs of one strategy, its summary if any run finished, and its look."""
 
     name: str
+    # The name in pictures, which no other strategy of the page has.
+    short: str
     look: Look
     runs: tuple[RunResult, ...]
     summary: StrategySummary | None
@@ -110,10 +116,12 @@ def gather(comparison: Comparison) -> list[StrategyView]:
     summaries = {summary.strategy: summary for summary in comparison.summaries}
     names = list(dict.fromkeys(result.strategy for result in comparison.results))
     looks = {name: look(index) for index, name in enumerate(names)}
+    short = clip_apart(names, _SHORT_LETTERS)
     ordered = [name for name in summaries if name in looks] + [name for name in names if name not in summaries]
     return [
         StrategyView(
             name=name,
+            short=short[name],
             look=looks[name],
             runs=tuple(result for result in comparison.results if result.strategy == name),
             summary=summaries.get(name),
