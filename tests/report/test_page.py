@@ -332,6 +332,19 @@ def test_mistakes_are_all_there_without_the_script() -> None:
         assert set(json.loads(item["data-wrong"])) == wrong
 
 
+def test_the_choices_of_the_filter_are_the_names_letter_by_letter() -> None:
+    """A browser collapses blanks in the text of an option; its value it takes as it is."""
+    mistakes = [
+        mistake.model_copy(update={"label": label})
+        for mistake, label in zip(samples.mistakes(["full", "lora"]), ("very  bad", " good"), strict=False)
+    ]
+    reader = Reader(render(seeds_of_two_classes(), mistakes))
+    options = [attributes["value"] for attributes in reader.all("option")]
+    labels = [attributes["data-label"] for attributes in reader.all("li") if "data-label" in attributes]
+    assert labels == ["very  bad", " good"]
+    assert options == ["", "full", "lora", "scratch", "", *labels]
+
+
 def test_both_texts_of_a_pair_are_shown() -> None:
     mistake = Mistake(row=0, text=("left text", "right text"), label="neg", answers={"lora": ("pos", 0.97)})
     text = Reader(render(single(), [mistake])).text
