@@ -167,6 +167,18 @@ def test_data_never_becomes_markup() -> None:
     assert samples.HOSTILE in reader.text
 
 
+@pytest.mark.parametrize("strategies", [("full", "lora"), ("lora",)])
+def test_every_label_is_laid_out_in_the_direction_of_its_own_script(strategies: tuple[str, ...]) -> None:
+    labels = ("\u05d8\u05d5\u05d1!", "\u0633\u064a\u0626!")
+    comparison = samples.compare([samples.run(name, 0, labels) for name in strategies], labels)
+    html = render(comparison, samples.mistakes(list(strategies), labels))
+    tags = re.findall(rf"<([^<>]*)>\s*(?:{'|'.join(labels)})\s*<", html)
+    assert {tag.split()[0] for tag in tags} == {"b", "option", "span", "th"}
+    assert [tag for tag in tags if 'dir="auto"' not in tag] == []
+    # None stands bare behind other elements.
+    assert not re.search(rf"</\w+>\s*(?:{'|'.join(labels)})", html)
+
+
 def test_dollar_signs_in_labels_are_not_mathematics() -> None:
     figures = re.findall(r"<svg.*?</svg>", rendered("hostile"), flags=re.DOTALL)
     assert any("$x$</text>" in figure for figure in figures)

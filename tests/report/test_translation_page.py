@@ -74,6 +74,12 @@ def test_texts_are_escaped_and_shown_whole() -> None:
         assert side in page.text
 
 
+def test_each_text_is_laid_out_in_the_direction_of_its_own_script() -> None:
+    _, page = read(FINISHED, EPOCHS)
+    texts = [attributes for attributes in page.all("td") if attributes.get("class") == "text"]
+    assert [attributes.get("dir") for attributes in texts] == ["auto"] * 3
+
+
 @pytest.mark.parametrize(("result", "epochs"), [(FINISHED, EPOCHS), (FINISHED, EPOCHS[:1]), (STOPPED, [])])
 def test_the_page_loads_nothing_and_its_links_lead_somewhere(result: RunResult, epochs: list[EpochRecord]) -> None:
     html, page = read(result, epochs)
