@@ -224,6 +224,12 @@ def test_each_seed_is_shown() -> None:
         assert f"{100 * result.metrics['accuracy']:.1f} %" in text
 
 
+def test_one_pair_needs_no_correction() -> None:
+    assert "p below 0.05 after Holm\u2019s correction over all 3 pairs; not told apart" in read("seeds").text
+    one = samples.compare([samples.run(name) for name in ("full", "lora")])
+    assert "p below 0.05; not told apart" in Reader(render(one, [])).text
+
+
 def test_collapse_and_failure_are_said_in_words() -> None:
     text = read("trouble").text
     assert "Collapsed: scratch, seed 0. All 1,500 test rows are answered 'travel'." in text
