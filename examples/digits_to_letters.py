@@ -27,7 +27,7 @@ from transferkit.adaptation.capsule import learnt_tensors
 from transferkit.comparison.verdict import compare_pairs, oriented, summarise
 from transferkit.data.images import ImageTable, builtin_digits, read_images
 from transferkit.data.splits import draw_missing, sample
-from transferkit.errors import DataError
+from transferkit.errors import TransferKitError
 from transferkit.evaluation.metrics import score
 from transferkit.evaluation.results import Pair, RunResult, StrategySummary
 from transferkit.formatting import p_equation, percent, percent_interval, points, points_interval, small_share
@@ -93,20 +93,35 @@ def adapt(base: ConvNet, name: str, letters: Splits, epochs: int, seed: int) -> 
     return result, logits.argmax(axis=1)
 
 
+def at_least_one(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    return int(text)
+
+
+def seeds(text: str) -> list[int]:
+    parts = [part.strip() for part in text.split(",")]
+    numbers = [int(part) for part in parts if part.isdecimal() and int(part) < 2**32]
+    if len(set(numbers)) < len(parts):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of different seeds from 0 to 2^32 - 1, such as 0,1,2")
+    return numbers
+
+
 def main(*arguments: str) -> None:
     parser = argparse.ArgumentParser(description="Adapt a convolutional net from digits to letters.")
     parser.add_argument("--digits", type=Path, help="idx images, or their folder; default: scikit-learn's 0-4")
     parser.add_argument("--letters", type=Path, help="the same of what it is adapted to; default: scikit-learn's 5-9")
-    parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--seeds", type=lambda text: [int(seed) for seed in text.split(",")], default=[0, 1, 2])
-    parser.add_argument("--train-size", type=int, help="so many of the training letters; default: all")
+    parser.add_argument("--epochs", type=at_least_one, default=10)
+    parser.add_argument("--seeds", type=seeds, default=[0, 1, 2], help="separated by commas; default: 0,1,2")
+    parser.add_argument("--train-size", type=at_least_one, help="so many of the training letters; default: all")
     chosen = parser.parse_args(arguments)
     try:
         digits = read_images(chosen.digits) if chosen.digits else builtin_digits().only(range(5))
         letters = read_images(chosen.letters) if chosen.letters else builtin_digits().only(range(5, 10))
-    except DataError as error:
+        source, target = split(digits), split(letters, chosen.train_size)
+    except TransferKitError as error:
         parser.exit(2, f"{error}\n")
-    compare(split(digits), split(letters, chosen.train_size), chosen.epochs, chosen.seeds)
+    compare(source, target, chosen.epochs, chosen.seeds)
 
 
 def compare(source: Splits, target: Splits, epochs: int, seeds: Sequence[int]) -> None:

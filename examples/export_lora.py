@@ -5,7 +5,7 @@ Run it with: python examples/export_lora.py reviews.csv runs/export
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 
 import torch
@@ -55,4 +55,12 @@ def compare(name: str, model: torch.nn.Module, folder: Path, ours: torch.Tensor)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(
+        description="Train LoRA here, load it with PEFT and with transformers, and see equal logits."
+    )
+    parser.add_argument("data", help="a file of texts with labels, such as reviews.csv")
+    parser.add_argument("out", help="the folder to write")
+    try:
+        main(**vars(parser.parse_args()))
+    except transferkit.TransferKitError as error:
+        parser.exit(2, f"{error}\n")

@@ -5,7 +5,7 @@ Run it with: python examples/own_data.py reviews.csv runs/own-data
 
 from __future__ import annotations
 
-import sys
+import argparse
 
 import transferkit
 
@@ -34,4 +34,12 @@ def main(data: str, out: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(
+        description="From a file to predictions: compare strategies, read the verdict, use the winner."
+    )
+    parser.add_argument("data", help="a file of texts with labels, such as reviews.csv")
+    parser.add_argument("out", help="the folder to write")
+    try:
+        main(**vars(parser.parse_args()))
+    except transferkit.TransferKitError as error:
+        parser.exit(2, f"{error}\n")

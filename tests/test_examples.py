@@ -100,6 +100,50 @@ def test_digits_to_letters_reads_idx_files(tmp_path: Path, capsys: pytest.Captur
     assert rows_of(printed)["full"][0] == 61_026
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--train-size", "5000", "--train-size is 5,000, and there are 627 rows for train in scikit-learn's digits; "),
+        ("--train-size", "0", "argument --train-size: '0' is not a whole number from 1"),
+        ("--epochs", "0", "argument --epochs: '0' is not a whole number from 1"),
+        ("--epochs", "two", "argument --epochs: 'two' is not a whole number from 1"),
+        *(
+            ("--seeds", seeds, f"argument --seeds: {seeds!r} is not a list of different seeds from 0 to 2^32 - 1, ")
+            for seeds in ("0,x", "1,1", "-1", "4294967296")
+        ),
+        ("--digits", "missing", "There is no file missing."),
+    ],
+)
+def test_digits_to_letters_says_what_is_wrong(
+    option: str, value: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main_of("digits_to_letters.py")(option, value)
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["own_data.py", "export_lora.py"])
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [(["missing.csv", "out"], "missing.csv"), (["missing.csv"], "the following arguments are required: out")],
+)
+def test_an_example_says_what_is_wrong_with_its_arguments(
+    name: str,
+    arguments: list[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [name, *arguments])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
+
+
 # PEFT asks the model by a name that transformers has deprecated.
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 def test_export_lora(reviews: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
