@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch.nn import functional
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from tests import tiny
+from transferkit.errors import BackboneError
 from transferkit.models.plain_attention import NAME, attend, attention
 
-CHOOSABLE = [name for name in tiny.FAMILIES if name != "deberta"]
+OF_THEIR_OWN = ["deberta", "canine", "funnel"]
+CHOOSABLE = [name for name in [*tiny.FAMILIES, *tiny.OTHERS] if name not in OF_THEIR_OWN]
 
 
 @pytest.mark.parametrize("name", CHOOSABLE)
@@ -36,27 +41,89 @@ def test_logits_and_gradients_equal_those_of_the_fused_kernel(
     assert model.network.config._attn_implementation == "sdpa"
 
 
-def test_a_family_with_an_attention_of_its_own_keeps_it(backbone: Callable[[str], Path]) -> None:
-    model = tiny.load_model(backbone("deberta"))
+def test_positions_that_t5_learns_get_their_gradient(backbone: Callable[[str], Path]) -> None:
+    model = tiny.load_model(backbone("t5"))
+    with attention(model.network, "plain"):
+        model(**tiny.make_batch(backbone("t5"))).square().sum().backward()
+    biases = {name: p.grad for name, p in model.named_parameters() if "relative_attention_bias" in name}
+    assert len(biases) == 2
+    assert all(grad is not None and grad.any() for grad in biases.values())
+
+
+@pytest.mark.parametrize("name", OF_THEIR_OWN)
+def test_a_family_with_an_attention_of_its_own_keeps_it(backbone: Callable[[str], Path], name: str) -> None:
+    model = tiny.load_model(backbone(name))
     with attention(model.network, "plain"):
         assert model.network.config._attn_implementation == "eager"
+
+
+def test_so_does_what_is_not_of_transformers() -> None:
     with attention(torch.nn.Linear(2, 2), "plain"):
         pass
+
+
+class Looking(torch.nn.Module):
+    """A layer of attention as transformers' kernels see it."""
+
+    def __init__(self, is_causal: bool) -> None:
+        super().__init__()
+        self.is_causal = is_causal
+
+
+NUMBERS = torch.randn(2, 4, 6, 6, generator=torch.Generator().manual_seed(1))
+BOOLS = torch.tensor([6, 4])[:, None, None, None] > torch.arange(6)
+
+
+@pytest.mark.parametrize("is_causal", [False, True])
+@pytest.mark.parametrize("mask", [None, BOOLS, NUMBERS[:, :1]], ids=["no mask", "bools", "numbers"])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"scaling": 0.2}, {"is_causal": True}, {"is_causal": False}, {"position_bias": NUMBERS}],
+    ids=["nothing more", "scaling", "causal", "not causal", "bias"],
+)
+def test_what_a_layer_asks_for_is_what_the_fused_kernel_gives(
+    is_causal: bool, mask: torch.Tensor | None, settings: dict[str, Any]
+) -> None:
+    torch.manual_seed(0)
+    layer, states = Looking(is_causal), torch.randn(3, 2, 4, 6, 8)
+    fused, _ = sdpa_attention_forward(layer, *states, mask, **settings)
+    torch.testing.assert_close(attend(layer, *states, mask, **settings)[0], fused)
+
+
+def test_one_query_looks_at_all_keys() -> None:
+    torch.manual_seed(0)
+    layer, query, (key, value) = Looking(True), torch.randn(2, 4, 1, 8), torch.randn(2, 2, 4, 6, 8)
+    fused, _ = sdpa_attention_forward(layer, query, key, value, None)
+    torch.testing.assert_close(attend(layer, query, key, value, None)[0], fused)
+
+
+def test_no_other_setting_reaches_the_fused_kernel() -> None:
+    known = {"module", "query", "key", "value", "attention_mask", "scaling", "dropout", "is_causal", "position_bias"}
+    # `cache` holds the pages of generation.
+    assert set(inspect.signature(sdpa_attention_forward).parameters) == known | {"cache", "kwargs"}
+
+
+@pytest.mark.parametrize("name", ["softcap", "s_aux"])
+def test_scores_that_are_not_computed_are_refused(name: str) -> None:
+    states = torch.randn(3, 1, 2, 3, 4)
+    attend(Looking(False), *states, None, **{name: None})
+    with pytest.raises(BackboneError, match=rf"has {name}, which .* lack; name another backbone"):
+        attend(Looking(False), *states, None, **{name: torch.ones(2)})
 
 
 def test_a_group_of_queries_shares_keys_and_values() -> None:
     torch.manual_seed(0)
     query, key, value = torch.randn(2, 4, 6, 8), torch.randn(2, 2, 6, 8), torch.randn(2, 2, 6, 8)
     fused = functional.scaled_dot_product_attention(query, key, value, enable_gqa=True)
-    torch.testing.assert_close(attend(torch.nn.Identity(), query, key, value, None)[0], fused.transpose(1, 2))
+    torch.testing.assert_close(attend(Looking(False), query, key, value, None)[0], fused.transpose(1, 2))
 
 
 def test_dropout_drops_weights() -> None:
     torch.manual_seed(0)
     query, key = torch.randn(1, 2, 64, 8), torch.randn(1, 2, 64, 8)
     value = torch.ones(1, 2, 64, 8)
-    whole, _ = attend(torch.nn.Identity(), query, key, value, None)
+    whole, _ = attend(Looking(False), query, key, value, None)
     torch.testing.assert_close(whole, torch.ones_like(whole))
-    part, _ = attend(torch.nn.Identity(), query, key, value, None, dropout=0.5)
+    part, _ = attend(Looking(False), query, key, value, None, dropout=0.5)
     assert part.std() > 0.05
     assert abs(float(part.mean()) - 1) < 0.1
