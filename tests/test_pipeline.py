@@ -76,13 +76,27 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRANSFERKIT_CACHE", str(tmp_path / "cache"))
 
 
+class ThreadsInUse(Listener):
+    """Keeps with how many threads torch computes whenever rows have gone through the model, from training on."""
+
+    def __init__(self) -> None:
+        self.seen: set[int] = set()
+
+    def begun(self, step: int) -> None:
+        # What was tokenized before has advanced too.
+        self.seen.clear()
+
+    def advanced(self, rows: int) -> None:
+        self.seen.add(torch.get_num_threads())
+
+
 def run(
-    settings: dict[str, object], folder: Path, strategy: str, **training: object
+    settings: dict[str, object], folder: Path, strategy: str, listener: Listener | None = None, **training: object
 ) -> tuple[list[EpochRecord], np.ndarray]:
     """The epochs and the test logits of a run."""
     changed = settings | {f"training.{name}": value for name, value in training.items()}
     config: RunConfig = run_config(None, changed | {"strategies": [strategy]}, [])
-    transferkit.train(config, folder, overwrite=True)
+    transferkit.train(config, folder, overwrite=True, listener=listener)
     epochs = [record.model_copy(update={"seconds": 0.0}) for record in read_epochs(folder / "metrics.jsonl")]
     return epochs, read_predictions(folder)[1]
 
@@ -229,7 +243,10 @@ def test_one_thread_and_two_agree(settings: dict[str, object], tmp_path: Path) -
         "training.max_batch_tokens": 10_000,
     }
     before = torch.get_num_threads()
-    (one, _), (two, _) = (run(changed, tmp_path / "run", "full", threads=number) for number in (1, 2))
+    in_one, in_two = ThreadsInUse(), ThreadsInUse()
+    one, _ = run(changed, tmp_path / "run", "full", listener=in_one, threads=1)
+    two, _ = run(changed, tmp_path / "run", "full", listener=in_two, threads=2)
+    assert (in_one.seen, in_two.seen) == ({1}, {2})
     np.testing.assert_allclose(losses(one), losses(two), rtol=1e-3)
     assert torch.get_num_threads() == before
 
