@@ -20,6 +20,7 @@ from transferkit.environment import (
     release_memory,
     releasing,
     uncollected,
+    user_path,
     whole_file,
     write_cached,
     write_file,
@@ -32,6 +33,11 @@ def test_the_description_is_json_and_names_what_matters() -> None:
     assert description["cores"] >= 1
     assert description["memory_bytes"] > 10**8
     assert description["processor"]
+
+
+def test_a_home_that_is_not_there_is_a_path_as_it_stands() -> None:
+    assert user_path("~/reviews.csv") == Path.home() / "reviews.csv"
+    assert user_path("~nosuchuser/reviews.csv") == Path("~nosuchuser/reviews.csv")
 
 
 def test_peak_memory_sees_what_is_freed_again_and_not_what_came_before() -> None:

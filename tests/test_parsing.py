@@ -48,6 +48,24 @@ def test_what_is_no_assignment_is_refused(text: str) -> None:
         parse_assignment(text)
 
 
+@pytest.mark.parametrize("value", ["9" * 5000, f"[1, {'9' * 5000}]"], ids=["number", "list"])
+def test_a_number_of_too_many_digits_is_refused(value: str) -> None:
+    with pytest.raises(
+        ConfigError, match=r"^--set training\.epochs has a number of too many digits; give a smaller one"
+    ):
+        parse_assignment(f"training.epochs={value}")
+
+
+def test_a_value_that_yaml_cannot_make_is_refused_by_its_line(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    for value, reason in [("2020-13-45", "month must be in 1..12"), ("9" * 5000, "Exceeds the limit")]:
+        recipe.write_text(f"data:\n  source: {value}\n")
+        with pytest.raises(
+            ConfigError, match=rf"not readable as YAML: {reason}.* in .*recipe.yaml\", line 2, column 11"
+        ):
+            read_recipe(recipe)
+
+
 def test_a_recipe_that_is_missing_or_no_mapping_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="There is no recipe file"):
         read_recipe(tmp_path / "none.yaml")

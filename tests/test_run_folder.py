@@ -11,7 +11,7 @@ import pytest
 import transferkit
 from transferkit import run_folder
 from transferkit.config import RunConfig
-from transferkit.errors import RunError
+from transferkit.errors import BackboneError, RunError
 
 
 def test_an_empty_or_missing_folder_is_free(tmp_path: Path) -> None:
@@ -157,6 +157,11 @@ def test_a_run_that_has_begun_stays_though_the_earlier_one_could_not_be_removed(
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"There is no run in .*transferkit train"):
         run_folder.resolve(tmp_path)
+
+
+def test_a_backbone_in_the_home_of_nobody_is_refused() -> None:
+    with pytest.raises(BackboneError, match="There is no folder ~nosuchuser/m;"):
+        run_folder.find_backbone("~nosuchuser/m")
 
 
 def test_a_damaged_or_foreign_file_is_refused(tmp_path: Path) -> None:

@@ -59,6 +59,14 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def user_path(name: str | Path) -> Path:
+    """A path as the user types it, with `~` for a home; where there is no such user, as it stands."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        return Path(name)
+
+
 def cache_folder() -> Path:
     """Where what was measured or computed is kept for later runs: $TRANSFERKIT_CACHE, or in the user's cache."""
     own = os.environ.get("TRANSFERKIT_CACHE")

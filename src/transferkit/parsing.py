@@ -66,7 +66,10 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
 
 
 def _load_yaml(file: TextIO) -> Any:
-    """What YAML says, without a key that stands twice: of these the last would count, and the others say nothing."""
+    """What YAML says, without a key that stands twice: of these the last would count, and the others say nothing.
+
+    A value that is none, such as a date in month 13, is said with its place.
+    """
     import yaml
 
     class Loader(yaml.SafeLoader):
@@ -77,6 +80,12 @@ def _load_yaml(file: TextIO) -> Any:
                     raise yaml.MarkedYAMLError(problem=f"{key.value} stands a second time", problem_mark=key.start_mark)
                 seen.add(key.value)
             return super().construct_mapping(node, deep)
+
+        def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+            try:
+                return super().construct_object(node, deep)
+            except ValueError as error:
+                raise yaml.MarkedYAMLError(problem=str(error), problem_mark=node.start_mark) from None
 
     return yaml.load(file, Loader)
 
@@ -92,6 +101,9 @@ def parse_assignment(text: str) -> tuple[list[str], Any]:
     except json.JSONDecodeError:
         is_list = raw.startswith("[") and raw.endswith("]")
         return keys, [word.strip() for word in raw[1:-1].split(",")] if is_list else raw
+    except ValueError:
+        # Python reads no whole numbers of more than 4,300 digits.
+        raise ConfigError(f"--set {path} has a number of too many digits; give a smaller one.") from None
 
 
 def assign(settings: dict[str, Any], keys: Sequence[str], value: Any) -> None:

@@ -15,7 +15,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field, RootModel
 
-from transferkit.environment import cache_folder
+from transferkit.environment import cache_folder, user_path
 from transferkit.errors import RunError
 from transferkit.evaluation.results import Comparison, LoRAUpdates, RunResult, read_json, reading, write_json
 from transferkit.models.hub import BackboneFiles, locate
@@ -220,7 +220,7 @@ def find_backbone(name: str, revision: str | None = None) -> BackboneFiles:
         RunError: the run is of another task, was stopped, or holds a capsule or a quantized form and no whole model.
         BackboneError: as `locate`.
     """
-    folder = Path(name).expanduser()
+    folder = user_path(name)
     if not any((folder / file).is_file() for file in (RUN_FILE, COMPARISON_FILE)):
         return locate(name, revision)
     folder = resolve(folder)

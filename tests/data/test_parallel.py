@@ -292,8 +292,9 @@ def test_files_that_hold_no_text_are_refused(tmp_path: Path, content: bytes) -> 
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"There is no file .*x\.it"):
-        read(tsv(tmp_path / "x.en", pairs(3)), target_file=str(tmp_path / "x.it"))
+    for missing in (tmp_path / "x.it", "~nosuchuser/x.it"):
+        with pytest.raises(DataError, match=r"There is no file .*x\.it"):
+            read(tsv(tmp_path / "x.en", pairs(3)), target_file=str(missing))
 
 
 def test_what_does_not_fit_the_built_in_pairs_is_refused() -> None:

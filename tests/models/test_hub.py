@@ -32,7 +32,7 @@ def test_a_name_that_is_no_hub_id_offers_the_built_in_one(offline: None) -> None
         locate("mini lm")
 
 
-@pytest.mark.parametrize("name", ["./nowhere", "/no/where", "~/nowhere", "a/b/c"])
+@pytest.mark.parametrize("name", ["./nowhere", "/no/where", "~/nowhere", "~nosuchuser/m", "a/b/c"])
 def test_a_path_that_is_not_there_is_not_looked_for_on_the_hub(name: str) -> None:
     with pytest.raises(BackboneError, match=f"There is no folder {name}"):
         locate(name)

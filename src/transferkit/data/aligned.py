@@ -13,6 +13,7 @@ from transferkit.data.chunks import CHUNK_ROWS
 from transferkit.data.languages import Languages
 from transferkit.data.tables import Source, Table
 from transferkit.data.text_lines import FileOptions, lines
+from transferkit.environment import user_path
 from transferkit.errors import ConfigError, DataError
 
 
@@ -31,7 +32,7 @@ def read(source: str, target: str, languages: Languages | None, options: FileOpt
         DataError: a file is not there or not text, or one has more lines than the other.
         ConfigError: one of the found names is among `languages`, and the other is not.
     """
-    paths = (Path(source).expanduser(), Path(target).expanduser())
+    paths = (user_path(source), user_path(target))
     for path in paths:
         if not path.is_file():
             raise tabular.missing(path)

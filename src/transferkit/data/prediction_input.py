@@ -16,6 +16,7 @@ from transferkit.data.blanks import is_blank
 from transferkit.data.chunks import Chunk
 from transferkit.data.tables import Table
 from transferkit.data.text_lines import FileOptions
+from transferkit.environment import user_path
 from transferkit.errors import ConfigError, DataError
 
 # A row as it stands in the file, each cell a text (or a list or object of JSON), and its text (or the two of a pair).
@@ -53,7 +54,7 @@ def iter_texts(
         ConfigError: an option says nothing about a file of this kind, or `named` are not one column for each text.
     """
     _check_number(named, 2 if is_pair else 1)
-    path = Path(path).expanduser()
+    path = user_path(path)
     if not path.is_file():
         raise tabular.missing(path)
     kind, parts = tabular.chunks(path, replace(options, whole=True))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from transferkit.data import builtin, folders, hub, tabular
 from transferkit.data.tables import Source
 from transferkit.data.text_lines import FileOptions
+from transferkit.environment import user_path
 from transferkit.errors import DataError, did_you_mean
 
 
@@ -19,7 +18,7 @@ def read(name: str, options: FileOptions) -> Source:
     """
     if name in builtin.BUILTIN:
         return builtin.read(name)
-    path = Path(name).expanduser()
+    path = user_path(name)
     if path.is_dir():
         return folders.read(path, options)
     if path.exists():

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from transferkit.environment import user_path
 from transferkit.errors import BackboneError, did_you_mean
 
 # Built-in backbones: the package that carries the weights, and the folder inside it.
@@ -85,7 +86,7 @@ def locate(name: str, revision: str | None = None) -> BackboneFiles:
     """
     if name in BUILTIN:
         return BackboneFiles(name, _in_package(name))
-    folder = Path(name).expanduser()
+    folder = user_path(name)
     if folder.is_dir():
         return BackboneFiles(name, _with_model(folder))
     if name.startswith("runs/"):

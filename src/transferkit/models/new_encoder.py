@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from transferkit.config import EncoderConfig
+from transferkit.environment import user_path
 from transferkit.errors import BackboneError, ConfigError
 from transferkit.models.hub import BUILTIN, BackboneFiles, locate
 from transferkit.models.word_vectors import read_vectors
@@ -60,7 +61,7 @@ def _network(config: EncoderConfig, vectors: Tensor, padding: int) -> Any:
 
 
 def _from_file(name: str) -> tuple[Any, Tensor]:
-    path = Path(name).expanduser()
+    path = user_path(name)
     if not path.suffix and not path.exists():
         raise BackboneError(
             f"There are no word vectors {name!r}: name a file, or a built-in one ({', '.join(BUILTIN)})."
