@@ -65,3 +65,15 @@ def test_a_folder_of_the_name_comes_before_the_hub(
     (folder / "model.safetensors").write_bytes(b"")
     monkeypatch.chdir(tmp_path)
     assert locate("someone/model").folder == Path("someone/model")
+
+
+@pytest.mark.parametrize("beside", [(), ("config.json", "model.safetensors")], ids=["alone", "beside a model"])
+def test_an_adapter_does_not_take_the_place_of_a_model(tmp_path: Path, beside: tuple[str, ...]) -> None:
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "someone/other"}')
+    for name in beside:
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(BackboneError, match=r"holds a PEFT adapter.*merge_and_unload.*move adapter_config\.json away"):
+        locate(str(tmp_path))
+    (tmp_path / "adapter_config.json").unlink()
+    if beside:
+        assert locate(str(tmp_path)).folder == tmp_path

@@ -110,6 +110,13 @@ def _in_package(name: str) -> Path:
 
 
 def _with_model(folder: Path) -> Path:
+    # Whatever weights are beside it, transformers would load the base that it names, and the adapter on top.
+    if (folder / "adapter_config.json").is_file():
+        raise BackboneError(
+            f"The folder {folder} holds a PEFT adapter, which is no backbone; merge it into its base "
+            "(merge_and_unload) and save that with save_pretrained, or, where a whole model is beside it, move "
+            "adapter_config.json away."
+        )
     if not (folder / "config.json").is_file():
         raise BackboneError(f"The folder {folder} has no model: config.json is missing; save one with save_pretrained.")
     if not any(folder.glob("*.safetensors")):
