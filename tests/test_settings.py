@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from transferkit.config import RunConfig, StrategySpec
 from transferkit.errors import ConfigError
-from transferkit.settings import compare_config, is_named, parse_strategy, run_config, split_list
+from transferkit.settings import (
+    compare_config,
+    is_named,
+    parse_strategy,
+    pretrain_config,
+    run_config,
+    split_list,
+    translation_config,
+)
 
 
 @pytest.fixture
@@ -29,6 +38,21 @@ def test_options_go_over_the_recipe_and_assignments_over_options(recipe: Path) -
 
 def test_options_that_were_not_given_leave_the_recipe_alone(recipe: Path) -> None:
     assert compare_config(recipe, {"training.epochs": None}, []).training.epochs == 5
+
+
+@pytest.mark.parametrize("read", [compare_config, run_config, pretrain_config, translation_config])
+@pytest.mark.parametrize(
+    ("line", "shown"), [("data: x.csv", "'x.csv'"), ("data: [a, b]", r"'a\+b'"), ("data:", "None")]
+)
+def test_a_value_of_the_recipe_in_place_of_a_section_is_said(
+    tmp_path: Path, read: Callable[..., object], line: str, shown: str
+) -> None:
+    recipe = tmp_path / "b.yaml"
+    recipe.write_text(f"{line}\n")
+    with pytest.raises(
+        ConfigError, match=rf"b\.yaml: data is {shown}; write a section, such as data: {{source: \.\.\.}}"
+    ):
+        read(recipe, {"data.text": None, "data.source": "r.csv"}, [])
 
 
 def test_a_run_takes_one_strategy(recipe: Path) -> None:

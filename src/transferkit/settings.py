@@ -72,6 +72,20 @@ def _read(recipe: Path | None) -> tuple[dict[str, Any], str]:
     return (read_recipe(recipe), str(recipe)) if recipe is not None else ({}, "settings")
 
 
+def _assign_options(settings: dict[str, Any], options: Mapping[str, Any], where: str) -> None:
+    """Put the options that the user gave over the settings of the recipe, which messages call `where`."""
+    for path, value in options.items():
+        if value is None:
+            continue
+        section, dot, field = path.partition(".")
+        if dot and not isinstance(settings.get(section, {}), dict):
+            raise ConfigError(
+                f"{where}: {section} is {as_typed(settings[section])!r}; write a section, such as "
+                f"{section}: {{{field}: ...}}."
+            )
+        assign(settings, path.split("."), value)
+
+
 def _of_several(keys: list[str], value: Any) -> tuple[list[str], Any]:
     """An assignment to what a run has one of, as one to what a comparison has several of."""
     (first, *others) = keys
@@ -85,9 +99,7 @@ def _comparison(
     if (task := settings.pop("task", TASKS[0])) != TASKS[0]:
         raise ConfigError(f"{where} is of the task {task}, and this is for {TASKS[0]}; use transferkit train.")
     known = _specs(settings, where)
-    for path, value in options.items():
-        if value is not None:
-            assign(settings, path.split("."), value)
+    _assign_options(settings, options, where)
     for keys, value in assigned:
         if keys[0] in CompareConfig.model_fields:
             assign(settings, keys, value)
@@ -108,9 +120,7 @@ def pretrain_config(recipe: Path | None, options: Mapping[str, Any], assignments
         ConfigError: a setting is unknown, has a value out of range, or has no effect; there are no vectors.
     """
     settings, where = _read(recipe)
-    for path, value in options.items():
-        if value is not None:
-            assign(settings, path.split("."), value)
+    _assign_options(settings, options, where)
     for text in assignments:
         assign(settings, *parse_assignment(text))
     encoder = settings.get("encoder", {})
@@ -149,14 +159,12 @@ def translation_config(
         ConfigError: a setting is unknown, has a value out of range, or has no effect.
     """
     settings, where = _read(recipe)
-    for path, value in options.items():
-        if value is None:
-            continue
-        place = _IN_TRANSLATION.get(path, path)
+    places = {path: _IN_TRANSLATION.get(path, path) for path, value in options.items() if value is not None}
+    for path, place in places.items():
         section, _, field = place.partition(".")
         if field not in _fields(TranslationConfig, section):
             raise ConfigError(f"{path} has no effect on --task translation; leave it out.")
-        assign(settings, place.split("."), value)
+    _assign_options(settings, {place: options[path] for path, place in places.items()}, where)
     for text in assignments:
         assign(settings, *parse_assignment(text))
     return build(TranslationConfig, settings, where)
