@@ -17,6 +17,7 @@ from transferkit.config import TokenizerConfig
 from transferkit.data import workspace
 from transferkit.data.parallel_batching import ParallelTable
 from transferkit.environment import uncollected
+from transferkit.environment import user_path
 from transferkit.errors import ConfigError, DataError, RunError
 from transferkit.formatting import clip
 from transferkit.tokenization.trained import TrainedTokenizer
@@ -56,7 +57,7 @@ class Tokenizers:
             ConfigError: those to read are one for each language, the other way round.
         """
         if config.folder is not None:
-            folder = Path(config.folder).expanduser()
+            folder = user_path(config.folder)
             found = cls.load(folder)
             if not found.is_joint and _languages(folder) == data.languages[::-1]:
                 source, target = data.languages
