@@ -16,8 +16,7 @@ import pyarrow as pa
 from transferkit.config import TokenizerConfig
 from transferkit.data import workspace
 from transferkit.data.parallel_batching import ParallelTable
-from transferkit.environment import uncollected
-from transferkit.environment import user_path
+from transferkit.environment import uncollected, user_path
 from transferkit.errors import ConfigError, DataError, RunError
 from transferkit.formatting import clip
 from transferkit.tokenization.trained import TrainedTokenizer
