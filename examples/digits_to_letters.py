@@ -24,7 +24,7 @@ import torch
 from transferkit import Full, LinearProbe, LoRA, Scratch
 from transferkit.adaptation.base import Strategy
 from transferkit.adaptation.capsule import learnt_tensors
-from transferkit.comparison.verdict import compare_pairs, oriented, summarise
+from transferkit.comparison.evidence import compare_pairs, oriented, summarise
 from transferkit.data.images import ImageTable, builtin_digits, read_images
 from transferkit.data.splits import draw_missing, sample
 from transferkit.errors import TransferKitError

@@ -10,7 +10,8 @@ import numpy as np
 from pydantic import RootModel
 
 from transferkit import run_folder
-from transferkit.comparison.verdict import compare_pairs, decide, failing, summarise
+from transferkit.comparison.evidence import compare_pairs, failing, summarise
+from transferkit.comparison.verdict import decide
 from transferkit.evaluation.metrics import log_probabilities
 from transferkit.evaluation.mistakes import side_by_side
 from transferkit.evaluation.results import Comparison, Mistake, RunResult, read_json, write_json

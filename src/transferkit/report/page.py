@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from transferkit import formatting
-from transferkit.comparison.verdict import COSTS
+from transferkit.comparison.evidence import COSTS
 from transferkit.evaluation.results import Comparison, EpochRecord, Mistake
 from transferkit.parsing import flatten
 from transferkit.report import figures, palette, tables

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from transferkit.comparison.verdict import COSTS, SIGNIFICANCE, oriented
+from transferkit.comparison.evidence import COSTS, oriented
+from transferkit.comparison.verdict import SIGNIFICANCE
 from transferkit.evaluation.results import Comparison, DataFacts, Interval, Mistake, Pair, RunResult
 from transferkit.formatting import metrics_in_order
 from transferkit.report.views import StrategyView
