@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -125,6 +126,14 @@ def test_the_folder_is_a_run_to_predict_and_evaluate(
         monkeypatch.setattr(sys, "argv", ["transferkit", "predict", out, TEXTS[0], *option])
         cli.main()
         assert "good" in capsys.readouterr().out
+
+
+def test_threads_get_the_answers_that_one_gets(trained: Callable[..., Predictor], tmp_path: Path) -> None:
+    export_to_int8(trained(), tmp_path / "int8")
+    exported = transferkit.load(tmp_path / "int8")
+    expected = [exported(text) for text in TEXTS]
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(exported, TEXTS * 50)) == expected * 50
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -198,6 +200,21 @@ def test_few_rows_in_memory_are_the_same_as_in_a_data_set(backbone: Folders) -> 
     rows = [("a film",), (LONG,)]
     table = tokenizer.encode_table(rows)
     assert table.to_pydict() == tokenizer.encode(rows)[0]
+
+
+def test_threads_get_the_rows_that_one_gets(backbone: Folders) -> None:
+    tokenizer = load(backbone("bert"), max_length=6)
+    whole, cut = ("a film",), (LONG,)
+    expected = [tokenizer.encode([row])[0] for row in (whole, cut)]
+    # Threads change places as often as they can.
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            answers = list(threads.map(lambda row: tokenizer.encode([row])[0], [whole, cut] * 200))
+    finally:
+        sys.setswitchinterval(before)
+    assert answers == expected * 200
 
 
 def test_characters_outside_the_vocabulary_are_unknown_and_harmless(backbone: Folders) -> None:

@@ -55,7 +55,7 @@ class QuantizedClassifier:
         hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
         core = openvino().Core()
         try:
-            self._request = core.compile_model(core.read_model(file), "CPU", hints).create_infer_request()
+            self._model = core.compile_model(core.read_model(file), "CPU", hints)
         except RuntimeError as error:
             raise RunError(f"{file} cannot be loaded by OpenVINO: {str(error).splitlines()[0]}.") from None
         self.tokenizer = LeanTokenizer(run, record.tokenizer)
@@ -63,4 +63,6 @@ class QuantizedClassifier:
     def __call__(self, batch: dict[str, Tensor]) -> Tensor:
         """Logits [rows, classes] of a batch as `data.batching` collates it."""
         inputs = [batch[name].numpy().astype(np.int64, copy=False) for name in INPUTS if name in batch]
-        return torch.from_numpy(self._request.infer(inputs)[0])
+        # One for each call: a request that answers is refused to another thread, or gives it the first one's answer.
+        request = self._model.create_infer_request()
+        return torch.from_numpy(request.infer(inputs)[0])

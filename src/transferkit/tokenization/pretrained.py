@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +31,7 @@ class TextTokenizer:
     backend: Any
     max_length: int
     notes: tuple[str, ...] = ()
+    _turn: Lock = field(default_factory=Lock, repr=False, compare=False)
 
     @classmethod
     def load(cls, folder: Path, config: TokenizationConfig, allowed_length: int | None) -> TextTokenizer:
@@ -80,14 +82,14 @@ class TextTokenizer:
         if "token_type_ids" not in self.backend.model_input_names:
             return {1: False, 2: False}
         return {
-            len(texts): any(self.backend(*texts, return_token_type_ids=True)["token_type_ids"])
+            len(texts): any(self._call(*texts, return_token_type_ids=True)["token_type_ids"])
             for texts in (["a"], ["a", "a"])
         }
 
     def joins_pairs(self) -> bool:
         """Whether nothing tells the backbone where the second text of a pair begins."""
-        once = self.backend("a", add_special_tokens=False)["input_ids"]
-        pair, length = self.backend("a", "a")["input_ids"], 2 * len(once)
+        once = self._call("a", add_special_tokens=False)["input_ids"]
+        pair, length = self._call("a", "a")["input_ids"], 2 * len(once)
         has_nothing_between = any(pair[start : start + length] == 2 * once for start in range(len(pair)))
         return has_nothing_between and not self.uses_token_types(2)
 
@@ -121,7 +123,7 @@ class TextTokenizer:
 
     def _encode(self, rows: list[tuple[str, ...]], truncation: bool) -> dict[str, list[list[int]]]:
         columns = [list(column) for column in zip(*rows, strict=True)]
-        encoded = self.backend(
+        encoded = self._call(
             *columns,
             truncation="longest_first" if truncation else False,
             max_length=self.max_length if truncation else None,
@@ -130,6 +132,11 @@ class TextTokenizer:
             verbose=False,
         )
         return {name: encoded[name] for name in ("input_ids", "token_type_ids") if name in encoded}
+
+    def _call(self, *texts: Any, **settings: Any) -> Any:
+        # A call switches truncation on or off in the backend itself, so threads take turns.
+        with self._turn:
+            return self.backend(*texts, **settings)
 
     @uncollected()
     def tokenize(
