@@ -146,6 +146,14 @@ def test_a_tokenizer_that_is_another_one_now_is_refused(trained: Callable[..., P
         transferkit.load(run)
 
 
+@pytest.mark.parametrize("lost", ["tokenizer", "tokenizer/tokenizer.json"])
+def test_a_tokenizer_that_is_missing_is_refused(trained: Callable[..., Path], tmp_path: Path, lost: str) -> None:
+    run = trained("bert", "full")
+    (run / lost).rename(tmp_path / "lost")
+    with pytest.raises(RunError, match=r"tokenizer\.json is missing; bring it back, or train again\."):
+        transferkit.load(run)
+
+
 def test_an_answer_needs_neither_transformers_nor_datasets(trained: Callable[..., Path]) -> None:
     code = (
         f"import sys, transferkit; print(transferkit.load({str(trained('bert', 'lora'))!r})('a good film').label); "

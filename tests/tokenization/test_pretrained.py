@@ -14,7 +14,7 @@ import pytest
 import torch
 from datasets import Dataset
 from tokenizers.processors import TemplateProcessing
-from transformers import AutoModel
+from transformers import AutoModel, AutoTokenizer
 
 from tests import tiny
 from transferkit.config import TokenizationConfig
@@ -232,6 +232,18 @@ def test_a_broken_tokenizer_is_refused(name: str, backbone: Folders, tmp_path: P
     with pytest.raises(BackboneError, match="no tokenizer that can be loaded") as error:
         load(folder)
     assert "\n" not in str(error.value)
+
+
+def test_a_folder_that_is_not_there_is_not_looked_for_on_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def from_pretrained(*_: object, **__: object) -> None:
+        raise AssertionError("a path is no name on the hub")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", from_pretrained)
+    with pytest.raises(BackboneError, match=r"There is no folder mine/tokenizer with the tokenizer; bring it back"):
+        load(Path("mine/tokenizer"))
 
 
 def test_a_folder_without_a_tokenizer_is_refused(backbone: Folders, tmp_path: Path) -> None:

@@ -183,8 +183,8 @@ def load(run: str | Path, *, precision: Literal["auto", "fp32", "bf16"] = "auto"
 
     Raises:
         ConfigError: there is no such precision.
-        RunError: there is no run that was trained to an end, its tokenizer is another one now, or it is an export in
-            int8 and `precision` is not `auto`.
+        RunError: there is no run that was trained to an end, its tokenizer is missing or another one now, or it is an
+            export in int8 and `precision` is not `auto`.
         BackboneError: the run keeps a capsule only, and its base is not to be had.
         AdaptationError: the base is not the one the capsule was made on.
     """
@@ -220,8 +220,9 @@ def _find(run: str | Path) -> tuple[Path, RunRecord]:
         raise RunError(f"The run in {folder} has no model; {run_folder.remedy(folder)}.")
     tokenizer = folder / run_folder.TOKENIZER_FILE
     wanted = record.tokenizer.file_sha256
-    if wanted is not None and tokenizer.is_file() and file_hash(tokenizer) != wanted:
-        raise RunError(f"{tokenizer} is not what the run was trained with; bring it back, or train again.")
+    if wanted is not None and (not tokenizer.is_file() or file_hash(tokenizer) != wanted):
+        problem = "is not what the run was trained with" if tokenizer.is_file() else "is missing"
+        raise RunError(f"{tokenizer} {problem}; bring it back, or train again.")
     return folder, record
 
 

@@ -38,13 +38,19 @@ class TextTokenizer:
         """Load from `folder`; `allowed_length` is the longest input the backbone takes, None if unbounded.
 
         Raises:
-            BackboneError: the folder holds no tokenizer that can be read without running code.
+            BackboneError: there is no folder, or no tokenizer in it that can be read without running code.
             ConfigError: max_length is more than the backbone allows.
         """
         from transformers import AutoTokenizer
 
+        if not folder.is_dir():
+            # The library would take its path for the name of a stranger's tokenizer on the hub.
+            raise BackboneError(
+                f"There is no folder {folder} with the tokenizer; bring it back, or save one there with "
+                "save_pretrained."
+            )
         try:
-            backend = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+            backend = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         except Exception as error:  # the library raises many kinds for a missing or broken file
             reason = " ".join(str(error).split())[:200]
             raise BackboneError(
