@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from transferkit import run_folder
+from transferkit.adaptation.adapters import remember_head
 from transferkit.adaptation.capsule import attach
 from transferkit.config import BackboneConfig, Precision, TokenizationConfig
 from transferkit.data.batching import FeatureTable
@@ -242,6 +243,8 @@ def _load_model(folder: Path, record: RunRecord, tokenizer: TextTokenizer) -> Te
         model = load_classifier(files, backbone, record.labels, tokenizer.pad_token_id)
         if any(origin != "loaded" for origin in model.origins.values()):
             raise RunError(f"The model in {files.folder} is not whole: its head is missing; train again.")
+        # As its strategy did: where everything trained, there is no head to put back, and `disabled` has no base.
+        remember_head(model, ())
         return model
     model = load_classifier(base_files(record), backbone, record.labels, tokenizer.pad_token_id)
     attach(model, folder / "model" / run_folder.CAPSULE_FILE, model.fingerprint(), tokenizer.hash())
