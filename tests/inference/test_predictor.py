@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import transferkit
@@ -40,3 +42,23 @@ def test_a_base_that_was_trained_away_does_not_answer(train: Callable[..., Path]
     model = transferkit.load(train(strategy)).model
     with pytest.raises(AdaptationError, match="The base cannot answer"), transferkit.disabled(model):
         pass
+
+
+@pytest.mark.parametrize("strategy", ["full", "lora"])
+def test_what_is_read_on_first_use_is_read_from_where_the_run_was_loaded(
+    train: Callable[..., Path], backbone: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    strategy: str,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(backbone("bert"), "base")
+    expected = transferkit.load(train(strategy, base="base"), precision="fp32").logits([("good",)])
+    # Run and base have moved, so that the base too is found by a name that holds in one working directory alone.
+    (tmp_path / "there").mkdir()
+    for name in ("run", "base"):
+        Path(name).rename(tmp_path / "there" / name)
+    monkeypatch.chdir("there")
+    predictor = transferkit.load("run", precision="bf16")
+    monkeypatch.chdir(tmp_path)
+    np.testing.assert_array_equal(predictor.logits([("good",)]), expected)
+    assert predictor.tokenizer.max_length == predictor.record.tokenizer.max_length
+    assert predictor.model.pooling == "mean"

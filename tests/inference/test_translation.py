@@ -115,6 +115,11 @@ def test_a_run_that_lacks_its_weights_says_how_to_have_them(run: Path, damaged: 
     assert load_translator(run)(["one cat"])
 
 
+def test_its_folder_is_the_same_from_everywhere(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_translator(run.name).folder == run
+
+
 def test_a_precision_that_is_none_is_refused(run: Path) -> None:
     with pytest.raises(ConfigError, match=r"There is no precision 'fp16'; choose auto, fp32 or bf16\."):
         load_translator(run, precision="fp16")  # type: ignore[arg-type]

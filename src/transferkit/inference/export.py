@@ -9,9 +9,8 @@ from transferkit import run_folder
 from transferkit.adaptation.adapters import merge
 from transferkit.adaptation.peft_format import export_peft
 from transferkit.errors import AdaptationError, TransferKitError
-from transferkit.inference.predictor import Predictor, base_files
+from transferkit.inference.predictor import Predictor
 from transferkit.models.backbones import HEAD_FILE, has_own_classifier
-from transferkit.run_record import RunRecord
 
 # Test rows that an export is compared on.
 COMPARED = 200
@@ -52,17 +51,17 @@ def export_to_peft(predictor: Predictor, folder: Path) -> None:
 
     network, head = predictor.model.network, predictor.model.head
     with run_folder.whole_folder(folder) as partial:
-        export_peft(network, partial, _base_name(predictor.record))
+        export_peft(network, partial, _base_name(predictor))
         if head is not None:
             save_file(head.state_dict(), partial / HEAD_FILE)
         predictor.tokenizer.save(partial)
 
 
-def _base_name(record: RunRecord) -> str:
+def _base_name(predictor: Predictor) -> str:
     """What other libraries load the base of a capsule by: its id on the hub, or the folder of its model."""
-    if record.keeps_whole_model or record.backbone.revision is not None:
-        return record.backbone.name
-    return str(base_files(record).folder.resolve())
+    if predictor.record.keeps_whole_model or predictor.record.backbone.revision is not None:
+        return predictor.record.backbone.name
+    return str(predictor.files.folder.resolve())
 
 
 def export_to_int8(predictor: Predictor, folder: Path) -> str:

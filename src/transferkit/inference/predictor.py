@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, overload
@@ -64,7 +64,8 @@ class Predictor:
 
     def __init__(self, folder: Path, record: RunRecord, precision: Precision) -> None:
         """Use `load`."""
-        self.folder = folder
+        # Much is read on first use, and the working directory may be another one then.
+        self.folder = folder.absolute()
         self.record = record
         self.precision: Precision = precision
         self._forms: dict[Precision, Form | None] = {}
@@ -79,6 +80,18 @@ class Predictor:
         return TextTokenizer.load(self.folder / "tokenizer", settings, allowed_length=None)
 
     @cached_property
+    def files(self) -> BackboneFiles:
+        """The network's: those of the run where it keeps the whole model, and else those of its base.
+
+        Raises:
+            BackboneError: the base is not to be had.
+        """
+        if self.record.keeps_whole_model:
+            return BackboneFiles(self.record.backbone.name, self.folder / "model")
+        base = _base_files(self.record)
+        return replace(base, folder=base.folder.absolute())
+
+    @cached_property
     def model(self) -> TextClassifier:
         """The model as it was trained, in fp32 and eval mode, its adapters in place.
 
@@ -91,7 +104,7 @@ class Predictor:
         # The caller's random numbers are left as they were; the head before training is drawn as it was then.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.record.config.seed)
-            return _load_model(self.folder, self.record, self.tokenizer).eval()
+            return _load_model(self).eval()
 
     @property
     def is_quantized(self) -> bool:
@@ -109,8 +122,7 @@ class Predictor:
         if self.is_quantized:
             return QuantizedClassifier(self.folder, self.record)
         try:
-            base = self.folder if self.record.keeps_whole_model else base_files(self.record).folder
-            return LeanClassifier(self.folder, self.record, base, precision)
+            return LeanClassifier(self.folder, self.record, self.files.folder, precision)
         except NotLeanError:
             return None
 
@@ -232,26 +244,26 @@ def _with_model(predictor: Predictor) -> Predictor:
     return predictor
 
 
-def _load_model(folder: Path, record: RunRecord, tokenizer: TextTokenizer) -> TextClassifier:
+def _load_model(predictor: Predictor) -> TextClassifier:
+    record, files, tokenizer = predictor.record, predictor.files, predictor.tokenizer
     backbone = BackboneConfig(
         name=record.backbone.name,
         head_pooling=record.backbone.pooling,
         head_dropout=record.config.backbone.head_dropout,
     )
+    model = load_classifier(files, backbone, record.labels, tokenizer.pad_token_id)
     if record.keeps_whole_model:
-        files = BackboneFiles(record.backbone.name, folder / "model")
-        model = load_classifier(files, backbone, record.labels, tokenizer.pad_token_id)
         if any(origin != "loaded" for origin in model.origins.values()):
             raise RunError(f"The model in {files.folder} is not whole: its head is missing; train again.")
         # As its strategy did: where everything trained, there is no head to put back, and `disabled` has no base.
         remember_head(model, ())
-        return model
-    model = load_classifier(base_files(record), backbone, record.labels, tokenizer.pad_token_id)
-    attach(model, folder / "model" / run_folder.CAPSULE_FILE, model.fingerprint(), tokenizer.hash())
+    else:
+        capsule = predictor.folder / "model" / run_folder.CAPSULE_FILE
+        attach(model, capsule, model.fingerprint(), tokenizer.hash())
     return model
 
 
-def base_files(record: RunRecord) -> BackboneFiles:
+def _base_files(record: RunRecord) -> BackboneFiles:
     """The base by its name; a folder given as a relative path is looked up where it was at training."""
     folder = Path(record.backbone.folder)
     is_by_path = Path(record.backbone.name).name == folder.name or run_folder.is_model_of_run(folder)

@@ -27,7 +27,7 @@ from transferkit.evaluation.results import Document, Interval, write_json
 from transferkit.evaluation.statistics import mcnemar_p, mean_interval
 from transferkit.formatting import p_equation, percent, points, points_interval, size
 from transferkit.inference.lean_tokenizer import LeanTokenizer
-from transferkit.inference.predictor import MAX_BATCH_TOKENS, Predictor, base_files
+from transferkit.inference.predictor import MAX_BATCH_TOKENS, Predictor
 from transferkit.inference.quantized import INPUTS, MODEL_FILE, QuantizedClassifier, openvino
 from transferkit.models.lean_encoder import NotLeanError
 from transferkit.training.forward import answer_all
@@ -175,7 +175,6 @@ def _measure(predictor: Predictor, exported: Path, test: FeatureTable, calibrati
     exact = predictor.logits_of(test, Listener())
     quantized = answer_all(QuantizedClassifier(exported, record), test, MAX_BATCH_TOKENS["fp32"], Listener())
     right = {name: logits.argmax(1) == labels for name, logits in (("exact", exact), ("quantized", quantized))}
-    source = predictor.folder / "model" if record.keeps_whole_model else base_files(record).folder
     return Quality(
         rows=len(test),
         calibration_rows=calibration_rows,
@@ -184,6 +183,6 @@ def _measure(predictor: Predictor, exported: Path, test: FeatureTable, calibrati
         difference=float(right["quantized"].mean() - right["exact"].mean()),
         interval=mean_interval((right["quantized"].astype(float) - right["exact"])[:, np.newaxis]),
         mcnemar_p=mcnemar_p(right["quantized"], right["exact"]),
-        exact_bytes=sum(file.stat().st_size for file in source.rglob("*.safetensors")),
+        exact_bytes=sum(file.stat().st_size for file in predictor.files.folder.rglob("*.safetensors")),
         quantized_bytes=run_folder.stored_bytes(exported),
     )

@@ -52,7 +52,7 @@ class TranslationPredictor:
 
     def __init__(self, folder: Path, record: TranslationRecord, precision: Precision) -> None:
         """Use `load_translator`."""
-        self.folder = folder
+        self.folder = folder.absolute()
         self.record = record
         self.precision: Precision = precision
         self.tokenizers = Tokenizers.of_run(folder, record.tokenizer_hash)
