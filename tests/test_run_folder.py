@@ -12,6 +12,7 @@ import transferkit
 from transferkit import run_folder
 from transferkit.config import RunConfig
 from transferkit.errors import BackboneError, RunError
+from transferkit.models.hub import locate
 
 
 def test_an_empty_or_missing_folder_is_free(tmp_path: Path) -> None:
@@ -157,6 +158,15 @@ def test_a_run_that_has_begun_stays_though_the_earlier_one_could_not_be_removed(
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"There is no run in .*transferkit train"):
         run_folder.resolve(tmp_path)
+
+
+def test_a_run_of_a_built_in_name_does_not_take_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "minilm").mkdir()
+    (tmp_path / "minilm" / "run.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    assert run_folder.find_backbone("minilm") == locate("minilm")
+    with pytest.raises(RunError, match=r"minilm/run\.json"):
+        run_folder.find_backbone("./minilm")
 
 
 def test_a_backbone_in_the_home_of_nobody_is_refused() -> None:

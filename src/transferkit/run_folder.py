@@ -18,7 +18,7 @@ from pydantic import Field, RootModel
 from transferkit.environment import cache_folder, user_path
 from transferkit.errors import RunError
 from transferkit.evaluation.results import Comparison, LoRAUpdates, RunResult, read_json, reading, write_json
-from transferkit.models.hub import BackboneFiles, locate
+from transferkit.models.hub import BUILTIN, BackboneFiles, locate
 from transferkit.run_record import RunRecord, TranslationRecord
 
 RUN_FILE = "run.json"
@@ -216,12 +216,14 @@ def resolve(path: str | Path) -> Path:
 def find_backbone(name: str, revision: str | None = None) -> BackboneFiles:
     """A run by its folder, of a comparison the one that it recommends, and anything else as `locate` finds it.
 
+    As there, a built-in name goes before a folder of that name, which `./` in front names.
+
     Raises:
         RunError: the run is of another task, was stopped, or holds a capsule or a quantized form and no whole model.
         BackboneError: as `locate`.
     """
     folder = user_path(name)
-    if not any((folder / file).is_file() for file in (RUN_FILE, COMPARISON_FILE)):
+    if name in BUILTIN or not any((folder / file).is_file() for file in (RUN_FILE, COMPARISON_FILE)):
         return locate(name, revision)
     folder = resolve(folder)
     record = read_record(folder)
