@@ -244,11 +244,6 @@ def find_backbone(name: str, revision: str | None = None) -> BackboneFiles:
     return BackboneFiles(name, model, tokenizer=folder / "tokenizer", pooling=pooling)
 
 
-def is_model_of_run(folder: Path) -> bool:
-    """Whether a folder is the `model/` of a run, and so a base by its path."""
-    return folder.name == "model" and (folder.parent / RUN_FILE).is_file()
-
-
 class _AnyTask(RootModel[Annotated[RunRecord | TranslationRecord, Field(discriminator="task")]]):
     """`run.json`, of which the field `task` says how to read the others."""
 

@@ -62,3 +62,17 @@ def test_what_is_read_on_first_use_is_read_from_where_the_run_was_loaded(
     np.testing.assert_array_equal(predictor.logits([("good",)]), expected)
     assert predictor.tokenizer.max_length == predictor.record.tokenizer.max_length
     assert predictor.model.pooling == "mean"
+
+
+@pytest.mark.parametrize("name", ["link", "."])
+def test_a_base_is_found_by_its_folder_whatever_it_was_called_by(
+    train: Callable[..., Path], backbone: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:  # fmt: skip
+    link = tmp_path / "link"
+    link.symlink_to(backbone("bert"))
+    monkeypatch.chdir(link if name == "." else tmp_path)
+    run = train("lora", base=name)
+    link.unlink()
+    monkeypatch.chdir(run)
+    assert transferkit.load(run)("good").label in ("good", "bad")

@@ -23,7 +23,7 @@ from transferkit.evaluation.metrics import log_probabilities
 from transferkit.inference.lean import LeanClassifier
 from transferkit.inference.quantized import QuantizedClassifier, is_quantized
 from transferkit.models.backbones import TextClassifier, load_classifier
-from transferkit.models.hub import BackboneFiles
+from transferkit.models.hub import BUILTIN, BackboneFiles
 from transferkit.models.lean_encoder import NotLeanError
 from transferkit.run_record import RunRecord
 from transferkit.tokenization.pretrained import TextTokenizer
@@ -264,9 +264,9 @@ def _load_model(predictor: Predictor) -> TextClassifier:
 
 
 def _base_files(record: RunRecord) -> BackboneFiles:
-    """The base by its name; a folder given as a relative path is looked up where it was at training."""
-    folder = Path(record.backbone.folder)
-    is_by_path = Path(record.backbone.name).name == folder.name or run_folder.is_model_of_run(folder)
-    if record.backbone.revision is None and is_by_path and folder.is_dir():
-        return BackboneFiles(record.backbone.name, folder)
-    return run_folder.find_backbone(record.backbone.name, record.backbone.revision)
+    """The base: one in a folder where that was at training, whatever it was called by, and any other by its name."""
+    name, revision, folder = record.backbone.name, record.backbone.revision, Path(record.backbone.folder)
+    is_by_path = revision is None and name not in BUILTIN
+    if is_by_path and folder.is_dir():
+        return BackboneFiles(name, folder)
+    return run_folder.find_backbone(name, revision)
