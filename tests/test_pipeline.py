@@ -352,6 +352,26 @@ def test_a_stopped_classifier_goes_on_to_the_same_weights(
     assert not (tmp_path / "stopped" / "checkpoints").exists()
 
 
+def test_a_stopped_run_goes_on_from_its_revision_of_the_backbone(
+    settings: dict[str, object], tmp_path: Path, backbone: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for revision in ("old", "new"):
+        shutil.copytree(backbone("bert"), tmp_path / revision)
+    weights = tmp_path / "new" / "model.safetensors"
+    save_file({name: 2 * tensor for name, tensor in load_file(weights).items()}, weights, {"format": "pt"})
+    newest = "old"
+
+    def download(_: str, revision: str | None, **__: object) -> str:
+        return str(tmp_path / (revision or newest))
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    changed = settings | {"backbone.name": "someone/model", "strategies": ["lora"]}
+    transferkit.train(run_config(None, changed, []), tmp_path / "run", listener=StopsInTheSecondEpoch())
+    newest = "new"
+    assert transferkit.resume(tmp_path / "run").status == "finished"
+    assert read_record(tmp_path / "run").backbone.revision == "old"
+
+
 class DiesInTheFirstEpoch(Listener):
     """Ends the process before there is a checkpoint."""
 

@@ -77,30 +77,36 @@ def _resume(folder: Path, listener: Listener) -> RunResult:
         if isinstance(job, Job) and isinstance(record, RunRecord) and not job.has_base_of(record):
             raise RunError(f"The backbone of {folder} has changed since it began; train again with --overwrite.")
 
-    tokenizers = None
+    tokenizers, revision = None, None
     if isinstance(record, TranslationRecord):
         # Trained anew they need not be the same: WordPiece settles ties by chance.
         tokenizers = Tokenizers.of_run(folder, record.tokenizer_hash)
+    else:
+        # The hub may have a newer one by now.
+        revision = record.backbone.revision
     # It computes as it did before, whatever would be measured now.
     fields = type(record.config.training).model_fields
     compute = {name: value for name, value in record.compute.model_dump(exclude_none=True).items() if name in fields}
     training = record.config.training.model_copy(update=compute)
     config = record.config.model_copy(update={"training": training})
-    return _run(config, folder, listener, check, tokenizers)
+    return _run(config, folder, listener, check, tokenizers, revision)
 
 
 def _run(
     config: RunConfig | TranslationConfig, folder: Path, listener: Listener,
-    begin: Callable[[Job | TranslationJob], None], tokenizers: Tokenizers | None = None,
+    begin: Callable[[Job | TranslationJob], None], tokenizers: Tokenizers | None = None, revision: str | None = None,
 ) -> RunResult:  # fmt: skip
-    """Prepare, let `begin` see what was prepared and make the folder ready, then train, score and report."""
+    """Prepare, let `begin` see what was prepared and make the folder ready, then train, score and report.
+
+    A run that goes on brings its `tokenizers`, or the `revision` of its backbone on the hub.
+    """
     if isinstance(config, TranslationConfig):
         translation = prepare_translation(config, listener, tokenizers)
         listener.planned(rows_to_translate(config, translation))
         begin(translation)
         result = run_translation(config, translation, folder, listener)
     else:
-        job = prepare_job(config, listener)
+        job = prepare_job(config, listener, revision=revision)
         listener.planned(rows_to_process(config, job))
         begin(job)
         result = run_one(config, job, folder, config.strategy.label, listener)

@@ -67,10 +67,13 @@ class Job:
         return self.cache.apply(prefix, self.tables[split], compute, self.max_batch_tokens, identity)
 
 
-def prepare_job(config: SharedConfig, listener: Listener, is_shared: bool = False) -> Job:
-    """Read, split and tokenize the data, find the backbone and choose how to compute, once for all runs."""
+def prepare_job(config: SharedConfig, listener: Listener, is_shared: bool = False, revision: str | None = None) -> Job:
+    """Read, split and tokenize the data, find the backbone and choose how to compute, once for all runs.
+
+    Of a backbone on the hub the commit `revision` is taken, the newest if None.
+    """
     quiet_libraries()
-    files = _find_backbone(config)
+    files = _find_backbone(config, revision)
     tokenizer = TextTokenizer.load(files.tokenizer_folder, config.tokenization, longest_input(files))
     listener.said(f"Backbone {files.name}; reading {config.data.source}.")
     data = prepare(config.data)
@@ -97,10 +100,10 @@ def prepare_job(config: SharedConfig, listener: Listener, is_shared: bool = Fals
     )  # fmt: skip
 
 
-def _find_backbone(config: SharedConfig) -> BackboneFiles:
+def _find_backbone(config: SharedConfig, revision: str | None) -> BackboneFiles:
     if isinstance(config, PretrainConfig):
         return make_encoder(config.encoder, config.seed, workspace.new_file().with_suffix(""))
-    return run_folder.find_backbone(config.backbone.name)
+    return run_folder.find_backbone(config.backbone.name, revision)
 
 
 def _padding(table: FeatureTable, batch_size: int) -> str:
