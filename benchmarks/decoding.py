@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -45,6 +45,11 @@ OURS_FP32, CTRANSLATE2, CTRANSLATE2_INT8 = "transferkit_fp32", "ctranslate2", "c
 BEAMS = {"greedy": 1, "beam": 4}
 # Tokens of the sources of a batch, beams counted, of which each side takes what it is fastest with.
 BUDGETS = (2048, 4096, 8192, 16384)
+
+# A difference of a peer that has one bound for all targets of a batch.
+LONGEST_OF_ITS_BATCH = (
+    "One that runs away is written by {} to the bound of the longest source of its batch, and cut to its own then."
+)
 
 Ids = list[list[int]]
 Outputs = list[tuple[int, ...]]
@@ -80,6 +85,11 @@ class Setting:
 def longest(source_length: int) -> int:
     """The most tokens of a target."""
     return longest_target(source_length, translation.MAX_TOKENS)
+
+
+def cut(tokens: Iterable[int], source: list[int]) -> tuple[int, ...]:
+    """What was written to the bound of the longest source of a batch, up to that of its own source."""
+    return tuple(tokens)[: longest(len(source))]
 
 
 @torch.no_grad()
@@ -118,7 +128,7 @@ def generated(model: Any, bounds: Bounds, padding: int, beams: int, sources: Ids
             max_new_tokens=longest(ids.shape[1]),
         )  # fmt: skip
         for row, tokens in zip(rows, found.tolist(), strict=True):
-            outputs[row] = tuple(token for token in tokens[1:] if token not in special)
+            outputs[row] = cut((token for token in tokens[1:] if token not in special), sources[row])
     return outputs
 
 
@@ -135,7 +145,7 @@ def by_ctranslate2(setting: Setting, translator: Any, sources: Ids, budget: int)
     batches = list(in_length_order(sources, setting.padding, budget // setting.beams))
     for (rows, *_), found in zip(batches, at_once(work, batches, len(batches)), strict=True):
         for row, written in zip(rows, found, strict=True):
-            outputs[row] = tuple(target.ids(written))
+            outputs[row] = cut(target.ids(written), sources[row])
     return outputs
 
 
@@ -240,8 +250,7 @@ _COMMON = [
     "from which they build their own form.",
     "TransferKit computes in the precision of `predict`, which `work` names, and the peer in fp32; where that is bf16, "
     "transferkit_fp32 computes in fp32, and peer_bf16 in bf16 autocast.",
-    "A target ends at twice its source and ten tokens more; by generate and CTranslate2, at those of the longest "
-    "source of its batch.",
+    "A target ends at twice its source and ten tokens more. " + LONGEST_OF_ITS_BATCH.format("generate and CTranslate2"),
 ]
 DIFFERENCES = {
     "greedy": ["The peer is the textbook's loop: one sentence at a time, without a cache.", *_COMMON],

@@ -17,7 +17,7 @@ import torch
 
 import transferkit
 from benchmarks import harness, translation
-from benchmarks.decoding import generated
+from benchmarks.decoding import LONGEST_OF_ITS_BATCH, generated
 from benchmarks.harness import OURS, PEER
 from benchmarks.translation import Pairs
 from benchmarks.translation_training import LEARNING_RATE, ended, make_trainer, prepared
@@ -44,6 +44,7 @@ DIFFERENCES = [
     "TransferKit translates validation rows after each epoch, saves its weights, and keeps those of the epoch with the "
     f"best {translation.TRAINING.best_metric}, all within the seconds; the peer does none of it and keeps its last.",
     "Both have the same tokenizer, made beforehand.",
+    "A translation ends at twice its source and ten tokens more. " + LONGEST_OF_ITS_BATCH.format("the peer"),
 ]
 
 

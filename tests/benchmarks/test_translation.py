@@ -42,15 +42,14 @@ def setting(tokenizer: TrainedTokenizer, beams: int, sizes: TranslatorConfig = S
 
 
 @pytest.mark.parametrize("pre_norm", [True, False])
-@pytest.mark.parametrize("beams", [1, 4])
+# Of few tokens, the sources of a batch are of one length, and so their bounds are the same while beams are compared.
+@pytest.mark.parametrize(("beams", "budget"), [(1, 10), (1, 1000), (4, 40)])
 def test_all_sides_give_the_same_tokens(
-    tokenizer: TrainedTokenizer, tmp_path: Path, beams: int, pre_norm: bool
+    tokenizer: TrainedTokenizer, tmp_path: Path, beams: int, budget: int, pre_norm: bool
 ) -> None:
     sizes = SIZES.model_copy(update={"pre_norm": pre_norm})
     given = setting(tokenizer, beams, sizes)
     sources = translation_training.ended(tokenizer, TEXTS[:5])
-    # Of so many tokens, the sources of a batch are of one length, and so the bounds of all sides are the same.
-    budget = 10 * beams
     outputs = decoding.ours(given, LeanTranslator(given.model, "fp32"), sources, budget)
     twin = twin_of(given.model, tokenizer, sizes, 50)
     assert decoding.generated(twin, given.bounds, given.padding, beams, sources, budget) == outputs
@@ -58,6 +57,8 @@ def test_all_sides_give_the_same_tokens(
     translator = library().Translator(str(tmp_path))
     assert decoding.by_ctranslate2(given, translator, sources, budget) == outputs
     assert len({len(output) for output in outputs}) > 1, "they end at different lengths"
+    own = [decoding.longest(len(source)) for source in sources]
+    assert any(len(output) == most for output, most in zip(outputs, own, strict=True)), "one runs away"
 
 
 def test_the_textbook_gives_what_greedy_decoding_gives(tokenizer: TrainedTokenizer) -> None:
@@ -138,7 +139,7 @@ def test_every_side_decodes_beside_the_others_and_by_itself(
     names = ["transferkit", "peer", *others, "ctranslate2", "ctranslate2_int8"]
     assert {name for name, side in result.items() if isinstance(side, dict) and "bleu" in side} == set(names)
     assert [result[name]["peak_memory_bytes"] for name in names] == list(range(100, 100 + len(names)))
-    # Where a target runs away, generate's bound is that of the longest source of the batch.
+    # While it searches, generate's bound is that of the longest source of the batch.
     assert search == "beam" or result[in_fp32]["equal_to_peer"] == 1
     assert result["work"]["parameters"] < 50_000, "the sizes of this test"
     assert all(result[name]["ratio_median"] > 0 for name in names[2:] if name != "peer_bf16")
