@@ -86,6 +86,7 @@ def main(arguments: list[str] | None = None) -> None:
     harness.say("once on a few rows, untimed: libraries load and kernels are chosen")
     for side in sides(replace(recipe, epochs=1), data.mrpc(16, validation=8, test=8), options.peers).values():
         side(0)
+    peak_before = flops.peak_flops()
     attempts = harness.alternate(options.pairs, sides(recipe, splits, options.peers))
     work = {
         "data": splits.name,
@@ -118,7 +119,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     result = harness.summarise(benchmark, attempts)
     seconds = median(attempt.seconds for attempt in attempts[OURS])
-    result[OURS]["share_of_peak"] = flops.share_of_peak(recipe, splits, seconds)
+    result[OURS]["share_of_peak"] = flops.share_of_peak(recipe, splits, seconds, peak_before)
     result[OURS]["padding_share"] = padding_share(recipe, splits)
     # What a training needs at most it needs in its first epoch.
     harness.with_peaks_alone(result, sides(replace(recipe, epochs=1), splits, options.peers))

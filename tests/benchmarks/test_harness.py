@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from benchmarks import (
     cold_start,
@@ -231,9 +232,24 @@ def test_the_backward_pass_costs_what_trains() -> None:
     }
 
 
-def test_flops_of_one_row_by_hand() -> None:
+def test_the_peak_is_of_the_fastest_product_before_and_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Products of 4, 2 and 3 seconds.
+    clock = iter([0.0, 4.0, 4.0, 6.0, 6.0, 9.0])
+    monkeypatch.setattr(flops.time, "perf_counter", lambda: next(clock))
+    assert flops.matmul_flops(torch.float32, repeats=3) == 2 * flops.SIZE**3 / 2.0
+    monkeypatch.undo()
+    monkeypatch.setattr(flops, "matmul_flops", lambda dtype: 3.0 if dtype == torch.float32 else 4.0)
+    found = flops.share_of_peak(recipe.of_strategy("full", 1), one_row(), 10.0, before={"fp32": 8.0, "bf16": 1.0})
+    assert found["peak_flops_per_second"] == {"fp32": 8.0, "bf16": 4.0}
+    assert found["share"] == found["flops"] / 10.0 / 8.0
+
+
+def one_row() -> data.Splits:
     one = data.Rows([("film",)], ["a"])
-    splits = data.Splits("one", one, one, one)
+    return data.Splits("one", one, one, one)
+
+
+def test_flops_of_one_row_by_hand() -> None:
     # [CLS] film [SEP]: three tokens through six layers, 384 wide with 1,536 inside.
     forward = 6 * (2 * (4 * 384**2 + 2 * 384 * 1536) * 3 + 4 * 3**2 * 384)
-    assert flops.training_flops(recipe.of_strategy("full", 2), splits) == 2 * (3 * forward + forward)
+    assert flops.training_flops(recipe.of_strategy("full", 2), one_row()) == 2 * (3 * forward + forward)
