@@ -195,10 +195,12 @@ def main(arguments: list[str] | None = None) -> None:
         predictor = load_translator(options.run or _trained(splits, options.epochs, Path(scratch)))
         for search in options.search:
             folder = Path(scratch) / search
-            harness.write(measure(search, predictor, splits["test"], options.pairs, folder), options.out)
+            harness.write(measure(search, predictor, splits["test"], options, folder), options.out)
 
 
-def measure(search: str, predictor: TranslationPredictor, test: Pairs, pairs: int, folder: Path) -> dict[str, Any]:
+def measure(
+    search: str, predictor: TranslationPredictor, test: Pairs, options: argparse.Namespace, folder: Path
+) -> dict[str, Any]:
     """The contents of the JSON file; exported models go to `folder`."""
     setting = Setting(predictor.model, predictor.tokenizers, BEAMS[search])
     target, sources = setting.tokenizers.target, setting.sources(test.sources)
@@ -208,7 +210,7 @@ def measure(search: str, predictor: TranslationPredictor, test: Pairs, pairs: in
         name: Side(build(), sources, name not in unbatched)
         for name, build in _searches(setting, predictor, folder).items()
     }
-    attempts = harness.alternate(pairs, sides)
+    attempts = harness.alternate(options.pairs, sides)
     work = {
         "data": translation.DATA,
         "rows": len(sources),
@@ -217,9 +219,10 @@ def measure(search: str, predictor: TranslationPredictor, test: Pairs, pairs: in
         "precision": predictor.precision,
         "true_mean_tokens": mean(map(len, target.encode(test.targets))),
         "budgets": {name: side.budget for name, side in sides.items()},
-        "pairs": pairs,
+        "pairs": options.pairs,
     }
-    benchmark = Benchmark("decoding", search, work, DIFFERENCES[search], len(sources), {PEER: TARGETS[search]})
+    variant, targets = f"{search}{options.unusual}", {PEER: TARGETS[search]}
+    benchmark = Benchmark("decoding", variant, work, DIFFERENCES[search], len(sources), targets)
     result = harness.summarise(benchmark, attempts)
     for name, side in sides.items():
         result.setdefault(name, _times(attempts[name], attempts[PEER]))
@@ -315,9 +318,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = harness.arguments(__doc__)
     parser.add_argument("--search", nargs="+", choices=list(BEAMS), default=list(BEAMS), help="a beam search has 4")
     parser.add_argument("--sentences", type=int, default=500, help="to translate")
-    parser.add_argument("--run", type=Path, help="of a translation")
-    parser.add_argument("--epochs", type=int, default=5, help="of the training where no run is given")
-    return parser.parse_args(arguments)
+    weights = parser.add_mutually_exclusive_group()
+    weights.add_argument("--run", type=Path, help="of a translation")
+    weights.add_argument("--epochs", type=int, default=5, help="of the training where no run is given")
+    return harness.parsed(parser, arguments, "sentences", "epochs")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from transferkit.tokenization.pretrained import TextTokenizer
 # Of training, and as many to measure quality on.
 ROWS = 400
 LAST_LAYERS = 2
-EPOCHS = {"linear-probe": 10, "partial": 5}
+EPOCHS, OTHER_EPOCHS = {"linear-probe": 10, "partial": 5}, 3
 TARGETS = {
     "lora": {PEER: 4.0, PEER_BF16: 2.0},
     "full": {PEER: 2.5},
@@ -60,17 +60,6 @@ def sides(recipe: Recipe, splits: data.Splits, peers: list[str]) -> dict[str, Ca
     return {OURS: partial(ours, recipe, splits), **chosen}
 
 
-def variant(options: argparse.Namespace) -> str:
-    """The strategy and what of the work is not the usual, so that each work has a file of its own."""
-    usual = {"rows": ROWS, "test_rows": ROWS, "epochs": _usual_epochs(options.strategy), "last_layers": LAST_LAYERS}
-    unusual = [f"{name}={value}" for name, often in usual.items() if (value := getattr(options, name)) != often]
-    return "+".join([options.strategy, *unusual])
-
-
-def _usual_epochs(strategy: str) -> int:
-    return EPOCHS.get(strategy, 3)
-
-
 def padding_share(recipe: Recipe, splits: data.Splits) -> float:
     """The share of padding among the tokens of TransferKit's training batches, as a run says it."""
     tokenizer = TextTokenizer.load(locate(BACKBONE).folder, TokenizationConfig(), MAX_LENGTH)
@@ -105,7 +94,7 @@ def main(arguments: list[str] | None = None) -> None:
     }
     benchmark = Benchmark(
         name="finetune",
-        variant=variant(options),
+        variant=f"{options.strategy}{options.unusual}",
         work=work,
         differences=[
             *DIFFERENCES,
@@ -133,14 +122,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--last-layers", type=int, help=f"that train under partial; {LAST_LAYERS} unless said")
     parser.add_argument("--rows", type=int, default=ROWS, help="of training")
     parser.add_argument("--test-rows", type=int, default=ROWS, help="that quality is measured on")
-    parser.add_argument("--epochs", type=int, help="3 unless said; linear-probe 10, partial 5")
+    parser.add_argument("--epochs", type=int, help=f"{OTHER_EPOCHS} unless said; linear-probe 10, partial 5")
     harness.peers_option(parser)
     options = parser.parse_args(arguments)
     if options.last_layers is not None and options.strategy != "partial":
         parser.error(f"--last-layers has no effect on {options.strategy}; leave it out, or give --strategy partial.")
-    options.epochs = options.epochs or _usual_epochs(options.strategy)
-    options.last_layers = options.last_layers or LAST_LAYERS
-    return options
+    parser.set_defaults(epochs=EPOCHS.get(options.strategy, OTHER_EPOCHS), last_layers=LAST_LAYERS)
+    return harness.parsed(parser, arguments, "rows", "test_rows", "epochs", "last_layers")
 
 
 if __name__ == "__main__":

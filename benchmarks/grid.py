@@ -111,7 +111,7 @@ def main(arguments: list[str] | None = None) -> None:
     ]
     rows = len(splits.train) * options.epochs * runs
     # Quality is by strategy: a mean over strategies has no interval that says anything.
-    benchmark = Benchmark("grid", splits.name, work, differences, rows, {PEER: TARGET})
+    benchmark = Benchmark("grid", f"{splits.name}{options.unusual}", work, differences, rows, {PEER: TARGET})
     result = harness.summarise(benchmark, attempts)
     result["by_strategy"] = by_strategy(splits, attempts, len(options.seeds))
     harness.with_peaks_alone(result, sides(splits, 1, options.seeds[:1], options.peers))
@@ -129,7 +129,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--seeds", type=lambda text: [int(part) for part in text.split(",")], default=[0, 1], help="with commas"
     )
     harness.peers_option(parser)
-    return parser.parse_args(arguments)
+    return harness.parsed(parser, arguments, "rows", "validation_rows", "test_rows", "epochs", "seeds")
 
 
 if __name__ == "__main__":

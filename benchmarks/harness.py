@@ -110,6 +110,28 @@ def peers_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--peers", type=read, default=default, help="fp32, bf16 or both with a comma between")
 
 
+def parsed(parser: argparse.ArgumentParser, arguments: list[str] | None, *work: str) -> argparse.Namespace:
+    """The options, and as `unusual` those of `work` that are not what they are unless said: "+name=value" each.
+
+    A variant ends with it, so that each work has a file of its own. What leaves the work as it is, such as --pairs, is
+    not among `work`, nor is what the variant begins with.
+    """
+    options = parser.parse_args(arguments)
+    given = {name: getattr(options, name) for name in work}
+    unusual = {name: value for name, value in given.items() if value != parser.get_default(name)}
+    options.unusual = "".join(f"+{name}={_written(value)}" for name, value in unusual.items())
+    return options
+
+
+def _written(value: int | list[int]) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def usual(variant: str) -> str:
+    """The variant that differs from `variant` by nothing but what is unusual."""
+    return variant.partition("+")[0]
+
+
 def say(text: str) -> None:
     """A line of progress; standard output is for the JSON alone."""
     print(text, file=sys.stderr, flush=True)

@@ -111,7 +111,7 @@ def main(arguments: list[str] | None = None) -> None:
     quiet_libraries()
     read = data.mrpc if options.data == "pairs" else data.imdb
     splits = read(3000 if options.int8 else 256, test=options.rows)
-    variant = f"{options.data}-int8" if options.int8 else options.data
+    variant = f"{options.data}{'-int8' if options.int8 else ''}{options.unusual}"
     with trained(splits, INT8_EPOCHS if options.int8 else 1) as served:
         run = served.run
         if options.int8:
@@ -142,9 +142,8 @@ def measure(
         f"The batch size of each peer is the fastest of 1, 8 and 32 on the first {TRIAL_ROWS} rows; TransferKit's its "
         "own.",
     ]
-    benchmark = Benchmark(
-        "inference", variant, work, differences, len(splits.test), {PEER: TARGETS.get(variant)}, splits.truth()
-    )
+    targets = {PEER: TARGETS.get(harness.usual(variant))}
+    benchmark = Benchmark("inference", variant, work, differences, len(splits.test), targets, splits.truth())
     result = harness.summarise(benchmark, attempts)
     for name, trials in sides.batch_seconds.items():
         gap = np.abs(sides.probabilities[OURS] - sides.probabilities[name]).max()
@@ -160,7 +159,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", choices=["pairs", "reviews"], default="pairs", help="short pairs or long reviews")
     parser.add_argument("--rows", type=int, default=2000, help="to predict; the pairs have 1,725")
     harness.peers_option(parser)
-    return parser.parse_args(arguments)
+    return harness.parsed(parser, arguments, "rows")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -57,13 +57,13 @@ def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
     quiet_libraries()
     with trained(data.film_reviews(256)) as served:
-        harness.write(measure(served, options.peers, options.calls, options.block), options.out)
+        harness.write(measure(served, options), options.out)
 
 
-def measure(served: Served, peers: Sequence[str], calls: int, size: int) -> dict[str, Any]:
-    """The contents of the JSON file, of so many calls of each side in blocks of `size`."""
-    text = text_of(WORDS)
-    in_bf16 = {name: name == PEER_BF16 for name in peers}
+def measure(served: Served, options: argparse.Namespace) -> dict[str, Any]:
+    """The contents of the JSON file."""
+    text, size = text_of(WORDS), options.block
+    in_bf16 = {name: name == PEER_BF16 for name in options.peers}
     asked = partial(call_on_one, text=text)
     answers: dict[str, Callable[[], Any]] = {
         OURS: partial(transferkit.load(served.run), text),
@@ -73,13 +73,13 @@ def measure(served: Served, peers: Sequence[str], calls: int, size: int) -> dict
     for answer in answers.values():
         block(answer, size, [])
     attempts = harness.alternate(
-        max(1, calls // size), {side: partial(block, answer, size, seen[side]) for side, answer in answers.items()}
+        options.calls // size, {side: partial(block, answer, size, seen[side]) for side, answer in answers.items()}
     )
     work = {
         "data": "film-reviews",
         "backbone": BACKBONE,
         "words": WORDS,
-        "calls": len(seen[OURS]),
+        "calls": options.calls,
         "block": size,
     }
     differences = [
@@ -88,11 +88,12 @@ def measure(served: Served, peers: Sequence[str], calls: int, size: int) -> dict
         PEAKS_ALONE,
         "seconds and ratios are of the median answer of each block.",
     ]
-    result = harness.summarise(Benchmark("latency", "text", work, differences, 1, {PEER: TARGET}), attempts)
+    benchmark = Benchmark("latency", f"text{options.unusual}", work, differences, 1, {PEER: TARGET})
+    result = harness.summarise(benchmark, attempts)
     for side, times in seen.items():
         result[side] |= {"p50": float(np.percentile(times, 50)), "p99": float(np.percentile(times, 99))}
     ours = answers[OURS]().probabilities
-    for name in peers:
+    for name in options.peers:
         gap = max(abs(ours[label] - p) for label, p in by_label(answers[name]()).items())
         result[f"largest_probability_difference{SUFFIXES[name]}"] = gap
     alone = {name: partial(peer_alone, served, bf16, asked) for name, bf16 in in_bf16.items()}
@@ -105,7 +106,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--calls", type=int, default=200, help="of each side")
     parser.add_argument("--block", type=int, default=20, help="calls before the other side's turn")
     harness.peers_option(parser)
-    return parser.parse_args(arguments)
+    options = harness.parsed(parser, arguments, "calls", "block")
+    if options.calls % options.block:
+        parser.error(
+            f"--calls {options.calls} is no multiple of --block {options.block}, the calls of a turn; give one."
+        )
+    return options
 
 
 if __name__ == "__main__":

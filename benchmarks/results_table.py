@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.data import ROOT
-from benchmarks.harness import OURS, PEER, PEER_BF16, RESULTS, SCHEMA, SUFFIXES
+from benchmarks.harness import OURS, PEER, PEER_BF16, RESULTS, SCHEMA, SUFFIXES, usual
 from transferkit.formatting import points, points_interval
 
 PAGE = ROOT / "docs" / "reference" / "benchmarks.md"
@@ -137,7 +137,7 @@ def decoding_rows(result: Mapping[str, Any]) -> list[list[str]]:
     return [
         [
             result["variant"],
-            name.replace("_", " in ").replace(PEER, PEER_NAMES[f"decoding {result['variant']}"]),
+            name.replace("_", " in ").replace(PEER, _peer_name(result["name"], result["variant"])),
             f"{work['rows'] / side['median']:,.1f}",
             f"{100 * side['equal_to_peer']:.1f} %",
             f"{side['mean_tokens']:.1f} ({work['true_mean_tokens']:.1f})",
@@ -221,8 +221,7 @@ def _place(result: Mapping[str, Any], places: list[str]) -> int:
 
 
 def _peer_name(name: str, variant: str) -> str:
-    # What is unusual about the work stands behind a plus.
-    return PEER_NAMES.get(f"{name} {variant.partition('+')[0]}") or PEER_NAMES.get(name, DASH)
+    return PEER_NAMES.get(f"{name} {usual(variant)}") or PEER_NAMES.get(name, DASH)
 
 
 def _ratio(result: Mapping[str, Any], suffix: str) -> str:

@@ -159,7 +159,7 @@ def main(arguments: list[str] | None = None) -> None:
     result = {
         "schema": harness.SCHEMA,
         "name": "scale",
-        "variant": "film-reviews",
+        "variant": f"film-reviews{options.unusual}",
         "work": {"data": "film-reviews", "backbone": "minilm", "sizes": options.sizes, "epochs": 1},
         "differences": DIFFERENCES,
         "target": None,
@@ -182,7 +182,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         help="rows, from few to many, with commas",
     )
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
-    options = parser.parse_args(arguments)
+    options = harness.parsed(parser, arguments, "sizes")
     if len(options.sizes) < 2:
         parser.error("--sizes: growth needs two sizes or more.")
     return options

@@ -20,7 +20,7 @@ from benchmarks import harness, translation
 from benchmarks.decoding import LONGEST_OF_ITS_BATCH, generated
 from benchmarks.harness import OURS, PEER
 from benchmarks.translation import Pairs
-from benchmarks.translation_training import LEARNING_RATE, ended, make_trainer, prepared
+from benchmarks.translation_training import LEARNING_RATE, VARIANT, ended, make_trainer, prepared
 from transferkit.environment import describe, quiet_libraries
 from transferkit.evaluation.results import TranslationScores
 from transferkit.evaluation.translation import score
@@ -114,7 +114,7 @@ def main(arguments: list[str] | None = None) -> None:
         found[PEER] = peer(splits, tokenizer, found[OURS]["train_seconds"])
     work = {"data": translation.DATA, "rows": len(splits["train"]), "epochs": options.epochs}
     result = {
-        "schema": harness.SCHEMA, "name": "translation_quality", "variant": "help-en-it", "work": work,
+        "schema": harness.SCHEMA, "name": "translation_quality", "variant": f"{VARIANT}{options.unusual}", "work": work,
         "differences": DIFFERENCES, "budget": found,
         "environment": describe(), "threads": torch.get_num_threads(), "date": harness.today(),
     }  # fmt: skip
@@ -128,7 +128,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--test", type=int, default=1000, help="rows to translate")
     parser.add_argument("--epochs", type=int, default=5, help="of TransferKit, whose seconds are the budget")
     parser.add_argument("--run", type=Path, help="where TransferKit's is kept, for benchmarks.decoding")
-    return parser.parse_args(arguments)
+    return harness.parsed(parser, arguments, "rows", "test", "epochs")
 
 
 if __name__ == "__main__":

@@ -158,10 +158,9 @@ def main(arguments: list[str] | None = None) -> None:
         "batch_tokens": translation.TRAINING.batch_tokens,
         "pairs": options.pairs,
     }
-    rows = len(splits["train"]) * options.epochs
+    variant, rows = f"{VARIANT}{options.unusual}", len(splits["train"]) * options.epochs
     result = harness.summarise(
-        Benchmark("translation_training", VARIANT, work, DIFFERENCES, rows, {PEER: TARGET}, new_seeds=True),
-        attempts,
+        Benchmark("translation_training", variant, work, DIFFERENCES, rows, {PEER: TARGET}, new_seeds=True), attempts
     )
     for name, done in attempts.items():
         result[name]["target_tokens_per_second"] = tokens / median(attempt.seconds for attempt in done)
@@ -188,7 +187,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=1500, help="of training")
     parser.add_argument("--epochs", type=int, default=1, help="that both train")
     harness.peers_option(parser)
-    return parser.parse_args(arguments)
+    return harness.parsed(parser, arguments, "rows", "epochs")
 
 
 if __name__ == "__main__":

@@ -53,18 +53,19 @@ def test_finetune_writes_every_field(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "variant"),
+    ("asked", "unusual"),
     [
-        ("", "lora"),
-        ("--epochs 3 --rows 400", "lora"),
-        ("--epochs 10", "lora+epochs=10"),
-        ("--strategy linear-probe --epochs 10", "linear-probe"),
-        ("--strategy partial --rows 3500 --last-layers 4", "partial+rows=3500+last_layers=4"),
-        ("--strategy partial --last-layers 2 --test-rows 8", "partial+test_rows=8"),
+        ("", ""),
+        ("--epochs 3 --rows 400", ""),
+        ("--epochs 10", "+epochs=10"),
+        ("--strategy linear-probe --epochs 10", ""),
+        ("--strategy linear-probe --epochs 3", "+epochs=3"),
+        ("--strategy partial --rows 3500 --last-layers 4", "+rows=3500+last_layers=4"),
+        ("--strategy partial --last-layers 2 --test-rows 8", "+test_rows=8"),
     ],
 )
-def test_work_that_is_not_the_usual_has_a_file_of_its_own(asked: str, variant: str) -> None:
-    assert finetune.variant(finetune.parse(asked.split())) == variant
+def test_what_is_usual_is_so_of_a_strategy(asked: str, unusual: str) -> None:
+    assert finetune.parse(asked.split()).unusual == unusual
 
 
 def test_last_layers_are_of_partial_alone(capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,6 +26,7 @@ from benchmarks import (
     latency,
     recipe,
     scale,
+    translation_quality,
     translation_training,
 )
 from transferkit.environment import cache_folder
@@ -174,6 +175,43 @@ def test_the_sides_take_five_turns_or_more_unless_said() -> None:
     assert turns.calls // turns.block >= 5
 
 
+@pytest.mark.parametrize(
+    ("script", "asked", "unusual"),
+    [
+        (cold_start, "--strategy lora --pairs 1 --out there", ""),
+        (decoding, "--run there --search beam --pairs 1", ""),
+        (decoding, "--sentences 20 --epochs 1", "+sentences=20+epochs=1"),
+        (grid, "--pairs 1 --peers fp32", ""),
+        (grid, "--rows 100 --validation-rows 8 --test-rows 9 --epochs 1 --seeds 0,3",
+         "+rows=100+validation_rows=8+test_rows=9+epochs=1+seeds=0,3"),
+        (inference, "--data reviews --int8 --pairs 1", ""),
+        (inference, "--rows 100", "+rows=100"),
+        (latency, "--calls 200 --block 20", ""),
+        (latency, "--calls 4 --block 2", "+calls=4+block=2"),
+        (scale, "--sizes 1000,4000,16000,64000", ""),
+        (scale, "--sizes 100,200", "+sizes=100,200"),
+        (translation_quality, "--run there", ""),
+        (translation_quality, "--rows 100 --test 10 --epochs 1", "+rows=100+test=10+epochs=1"),
+        (translation_training, "--peers fp32", ""),
+        (translation_training, "--rows 100 --epochs 2", "+rows=100+epochs=2"),
+    ],
+)  # fmt: skip
+def test_work_that_is_not_the_usual_has_a_file_of_its_own(script: Any, asked: str, unusual: str) -> None:
+    assert script.parse(asked.split()).unusual == unusual
+
+
+def test_epochs_are_of_a_training_and_no_run_that_is_given(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        decoding.parse(["--run", "there", "--epochs", "9"])
+    assert "--epochs: not allowed with argument --run" in capsys.readouterr().err
+
+
+def test_calls_fill_their_blocks(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        latency.parse(["--calls", "30"])
+    assert "--calls 30 is no multiple of --block 20" in capsys.readouterr().err
+
+
 def test_a_constant_cost_is_no_deviation_from_growth_in_proportion() -> None:
     sizes = [1000, 4000, 16000]
     straight = scale.growth(sizes, [5 + 0.01 * size for size in sizes])
@@ -207,7 +245,7 @@ def test_every_size_computes_as_was_measured_once_beforehand(tmp_path: Path, mon
     assert [file for file, _ in calls] == ["4.csv", "4.csv", "8.csv"]
     assert had_states[:2] == [False, False], "no features but those of its own"
     assert len({cache for _, cache in calls} | {os.environ["TRANSFERKIT_CACHE"]}) == 2
-    result = json.loads((tmp_path / "scale-film-reviews.json").read_text(encoding="utf-8"))
+    result = json.loads((tmp_path / "scale-film-reviews+sizes=4,8.json").read_text(encoding="utf-8"))
     assert result["stages"]["prepare"]["seconds"] == [3, 4]
 
 

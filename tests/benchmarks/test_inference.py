@@ -109,7 +109,7 @@ def without_training(exported: served.Served, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("peers", ["fp32", "bf16", BOTH])
 def test_latency_has_a_column_for_each_peer(without_training: None, tmp_path: Path, peers: str) -> None:
     latency.main(["--calls", "4", "--block", "2", "--peers", peers, "--out", str(tmp_path)])
-    result = json.loads((tmp_path / "latency-text.json").read_text(encoding="utf-8"))
+    result = json.loads((tmp_path / "latency-text+calls=4+block=2.json").read_text(encoding="utf-8"))
     for name, suffix in ((PEER, ""), (PEER_BF16, "_bf16")):
         measured = ("bf16" if suffix else "fp32") in peers
         assert (name in result) == (result.get(f"ratio{suffix}_median") is not None) == measured
@@ -122,8 +122,9 @@ def test_inference_has_a_column_for_each_peer(
 ) -> None:
     rows = inference.data.Rows([("a good film", "a bad plot"), ("slow but fine", "it is long")], list(tiny.LABELS[:2]))
     monkeypatch.setattr(inference.data, "mrpc", lambda *_, **__: inference.data.Splits("some", rows, rows, rows))
-    inference.main(["--pairs", "1", "--peers", BOTH, "--out", str(tmp_path)])
-    result = json.loads((tmp_path / "inference-pairs.json").read_text(encoding="utf-8"))
+    inference.main(["--pairs", "1", "--rows", "2", "--peers", BOTH, "--out", str(tmp_path)])
+    result = json.loads((tmp_path / "inference-pairs+rows=2.json").read_text(encoding="utf-8"))
+    assert result["target"] == inference.TARGETS["pairs"]
     assert result["ratio_median"] > 1
     assert result["ratio_bf16_median"] > 1
     for name, suffix in ((PEER, ""), (PEER_BF16, "_bf16")):

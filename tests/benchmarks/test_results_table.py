@@ -114,6 +114,7 @@ def test_every_side_that_decodes_has_a_row() -> None:
     assert "| beam | transferkit | 500.0 | 99.6 % | 21.3 (25.0) | 16.79 |" in text
     assert "| beam | generate | 125.0 | 99.6 % |" in text
     assert "| beam | ctranslate2 in int8 | 1,000.0 | 99.6 % |" in text
+    assert "| beam+sentences=9 | generate |" in results_table.render([result | {"variant": "beam+sentences=9"}])
 
 
 def test_a_folder_of_another_machine_has_tables_of_its_own(tmp_path: Path) -> None:

@@ -108,14 +108,14 @@ def test_both_sides_are_trained_and_scored_on_the_same_rows(tmp_path: Path, monk
     monkeypatch.setattr(translation_training, "MODEL", SIZES)
     kept = tmp_path / "run"
     translation_quality.main(["--test", "4", "--epochs", "1", "--run", str(kept), "--out", str(tmp_path)])
-    result = json.loads((tmp_path / "translation_quality-help-en-it.json").read_text(encoding="utf-8"))
+    result = json.loads((tmp_path / "translation_quality-help-en-it+test=4+epochs=1.json").read_text(encoding="utf-8"))
     ours, peer = result["budget"]["transferkit"], result["budget"]["peer"]
     assert ours["test_rows"] == peer["test_rows"] == 4
     assert ours["parameters"] == pytest.approx(peer["parameters"], rel=0.2)
     assert ours["signatures"] == peer["signatures"]
     assert sum(weights.numel() for weights in load_translator(kept).model.parameters()) == ours["parameters"]
     assert any("0.001; Marian has them after it, and 0.0008" in one for one in result["differences"])
-    assert "| help-en-it, 4 sentences | Marian, Seq2SeqTrainer |" in results_table.render([result])
+    assert "| help-en-it+test=4+epochs=1, 4 sentences | Marian, Seq2SeqTrainer |" in results_table.render([result])
 
 
 @pytest.mark.usefixtures("few_rows")
@@ -133,7 +133,7 @@ def test_every_side_decodes_beside_the_others_and_by_itself(
 
     monkeypatch.setattr(harness, "peak_alone", alone)
     decoding.main(["--search", search, "--sentences", "5", "--epochs", "1", "--pairs", "1", "--out", str(tmp_path)])
-    result = json.loads((tmp_path / f"decoding-{search}.json").read_text(encoding="utf-8"))
+    result = json.loads((tmp_path / f"decoding-{search}+sentences=5+epochs=1.json").read_text(encoding="utf-8"))
     in_fp32 = "transferkit_fp32" if native else "transferkit"
     others = ["transferkit_fp32", "peer_bf16"] if native else []
     names = ["transferkit", "peer", *others, "ctranslate2", "ctranslate2_int8"]
