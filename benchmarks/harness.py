@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
+from subprocess import CalledProcessError
 from tempfile import TemporaryDirectory
 from typing import Any
 from unittest.mock import patch
@@ -25,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from transferkit.environment import PeakMemory, cache_folder, describe, release_memory
+from transferkit.errors import TransferKitError
 from transferkit.evaluation.statistics import accuracy_interval, combine_p, mcnemar_p, mean_interval
 
 SCHEMA = "transferkit/benchmark/1"
@@ -33,6 +35,8 @@ WITHOUT_BF16 = "without-bf16"
 OURS, PEER, PEER_BF16 = "transferkit", "peer", "peer_bf16"
 # The suffix of the fields of a column: the peer in fp32 is the main one.
 SUFFIXES = {PEER: "", PEER_BF16: "_bf16"}
+# What a script and `transferkit` end with after a user's mistake.
+MISTAKE = 2
 
 # A difference of trainings, by how much of one was measured.
 PEAKS_ALONE = (
@@ -86,8 +90,15 @@ def arguments(description: str | None, pairs: int | None = 5) -> argparse.Argume
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--out", type=Path, help="folder for the JSON file; that of this kind of machine unless said")
     if pairs is not None:
-        parser.add_argument("--pairs", type=int, default=pairs, help="times that the sides take turns")
+        parser.add_argument("--pairs", type=positive, default=pairs, help="times that the sides take turns")
     return parser
+
+
+def positive(text: str) -> int:
+    """The type of an option that counts something."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above zero")
+    return int(text)
 
 
 def peers_option(parser: argparse.ArgumentParser) -> None:
@@ -130,6 +141,20 @@ def _written(value: int | list[int]) -> str:
 def usual(variant: str) -> str:
     """The variant that differs from `variant` by nothing but what is unusual."""
     return variant.partition("+")[0]
+
+
+def run(main: Callable[[], None]) -> None:
+    """Call `main` as a script does: a user's mistake ends it with one sentence and exit code 2."""
+    try:
+        main()
+    except TransferKitError as error:
+        say(str(error))
+        sys.exit(MISTAKE)
+    except CalledProcessError as error:
+        if error.returncode != MISTAKE:
+            raise
+        # Its sentence is said.
+        sys.exit(MISTAKE)
 
 
 def say(text: str) -> None:

@@ -157,10 +157,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = harness.arguments(__doc__)
     parser.add_argument("--int8", action="store_true", help="our side is the export in 8-bit integers")
     parser.add_argument("--data", choices=["pairs", "reviews"], default="pairs", help="short pairs or long reviews")
-    parser.add_argument("--rows", type=int, default=2000, help="to predict; the pairs have 1,725")
+    parser.add_argument("--rows", type=harness.positive, default=2000, help="to predict; the pairs have 1,725")
     harness.peers_option(parser)
     return harness.parsed(parser, arguments, "rows")
 
 
 if __name__ == "__main__":
-    main()
+    harness.run(main)

@@ -103,8 +103,8 @@ def measure(served: Served, options: argparse.Namespace) -> dict[str, Any]:
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The options of the script."""
     parser = harness.arguments(__doc__, pairs=None)
-    parser.add_argument("--calls", type=int, default=200, help="of each side")
-    parser.add_argument("--block", type=int, default=20, help="calls before the other side's turn")
+    parser.add_argument("--calls", type=harness.positive, default=200, help="of each side")
+    parser.add_argument("--block", type=harness.positive, default=20, help="calls before the other side's turn")
     harness.peers_option(parser)
     options = harness.parsed(parser, arguments, "calls", "block")
     if options.calls % options.block:
@@ -115,4 +115,4 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    harness.run(main)

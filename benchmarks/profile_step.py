@@ -7,7 +7,7 @@ from typing import Any
 
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks import data
+from benchmarks import data, harness
 from benchmarks.recipe import STRATEGIES, of_strategy, train_ours
 from benchmarks.results_table import table
 from transferkit.environment import quiet_libraries
@@ -51,10 +51,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The options of the script."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--strategy", choices=STRATEGIES, default="lora", help="what trains")
-    parser.add_argument("--steps", type=int, default=4, help="of training, in batches of 32")
-    parser.add_argument("--top", type=int, default=15, help="operators to show")
+    parser.add_argument("--steps", type=harness.positive, default=4, help="of training, in batches of 32")
+    parser.add_argument("--top", type=harness.positive, default=15, help="operators to show")
     return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":
-    main()
+    harness.run(main)

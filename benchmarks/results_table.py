@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.data import ROOT
-from benchmarks.harness import OURS, PEER, PEER_BF16, RESULTS, SCHEMA, SUFFIXES, usual
+from benchmarks.harness import OURS, PEER, PEER_BF16, RESULTS, SCHEMA, SUFFIXES, run, usual
+from transferkit.errors import DataError
 from transferkit.formatting import points, points_interval
 
 PAGE = ROOT / "docs" / "reference" / "benchmarks.md"
@@ -57,13 +58,13 @@ def render_folders(folder: Path) -> str:
     """The tables of `folder`, then those of each folder in it under its name.
 
     Raises:
-        SystemExit: there are no results in one of them.
+        DataError: there are no results in one of them.
     """
     parts = []
     for place in (folder, *sorted(path for path in folder.glob("*") if path.is_dir())):
         results = read(place)
         if not results:
-            raise SystemExit(f"There are no results in {place}; run a benchmark first.")
+            raise DataError(f"There are no results in {place}; run a benchmark first.")
         heading = [] if place == folder else [f"### {place.name.replace('-', ' ').capitalize()}"]
         parts += [*heading, render(results)]
     return "\n\n".join(parts)
@@ -183,12 +184,12 @@ def replace_block(page: str, block: str) -> str:
     """`page` with `block` between its marks.
 
     Raises:
-        SystemExit: the marks are not both there, in this order.
+        DataError: the marks are not both there, in this order.
     """
     before, start, rest = page.partition(START)
     _, end, after = rest.partition(END)
     if not start or not end:
-        raise SystemExit(f"The page has no block from {START} to {END}; put both marks where the tables belong.")
+        raise DataError(f"The page has no block from {START} to {END}; put both marks where the tables belong.")
     return f"{before}{START}\n{block}\n{END}{after}"
 
 
@@ -204,7 +205,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(block)
         return
     if not options.page.is_file():
-        raise SystemExit(f"There is no page {options.page}; name one with the marks {START} and {END}.")
+        raise DataError(f"There is no page {options.page}; name one with the marks {START} and {END}.")
     options.page.write_text(replace_block(options.page.read_text(encoding="utf-8"), block), encoding="utf-8")
 
 
@@ -265,4 +266,4 @@ def _megabytes(size: int | None) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

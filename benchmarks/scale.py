@@ -177,7 +177,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = harness.arguments(__doc__, pairs=None)
     parser.add_argument(
         "--sizes",
-        type=lambda text: [int(part) for part in text.split(",")],
+        type=lambda text: [harness.positive(part) for part in text.split(",")],
         default=[1000, 4000, 16000, 64000],
         help="rows, from few to many, with commas",
     )
@@ -210,4 +210,4 @@ def _stage(work: Callable[[], float | None], again_for: float = 0.0) -> dict[str
 
 
 if __name__ == "__main__":
-    main()
+    harness.run(main)

@@ -124,12 +124,14 @@ def main(arguments: list[str] | None = None) -> None:
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The options of the script."""
     parser = harness.arguments(__doc__, pairs=None)
-    parser.add_argument("--rows", type=int, help="of training; all unless said")
-    parser.add_argument("--test", type=int, default=1000, help="rows to translate")
-    parser.add_argument("--epochs", type=int, default=5, help="of TransferKit, whose seconds are the budget")
+    parser.add_argument("--rows", type=harness.positive, help="of training; all unless said")
+    parser.add_argument("--test", type=harness.positive, default=1000, help="rows to translate")
+    parser.add_argument(
+        "--epochs", type=harness.positive, default=5, help="of TransferKit, whose seconds are the budget"
+    )
     parser.add_argument("--run", type=Path, help="where TransferKit's is kept, for benchmarks.decoding")
     return harness.parsed(parser, arguments, "rows", "test", "epochs")
 
 
 if __name__ == "__main__":
-    main()
+    harness.run(main)

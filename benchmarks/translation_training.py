@@ -184,11 +184,11 @@ def _short(some: Pairs, tokenizer: TrainedTokenizer) -> Pairs:
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The options of the script."""
     parser = harness.arguments(__doc__)
-    parser.add_argument("--rows", type=int, default=1500, help="of training")
-    parser.add_argument("--epochs", type=int, default=1, help="that both train")
+    parser.add_argument("--rows", type=harness.positive, default=1500, help="of training")
+    parser.add_argument("--epochs", type=harness.positive, default=1, help="that both train")
     harness.peers_option(parser)
     return harness.parsed(parser, arguments, "rows", "epochs")
 
 
 if __name__ == "__main__":
-    main()
+    harness.run(main)

@@ -12,6 +12,7 @@ from torch import nn
 from transformers import MarianConfig, MarianMTModel, PegasusConfig, PegasusForConditionalGeneration
 
 from transferkit.config import TranslatorConfig
+from transferkit.errors import ConfigError
 from transferkit.models.layers import sinusoids
 from transferkit.models.translator import Translator
 from transferkit.tokenization.trained import TrainedTokenizer
@@ -43,10 +44,10 @@ def untrained_twin(tokenizer: TrainedTokenizer, sizes: TranslatorConfig, positio
     """One with random weights that takes so many positions.
 
     Raises:
-        SystemExit: transformers has no such model.
+        ConfigError: transformers has no such model.
     """
     if not sizes.tied:
-        raise SystemExit("The peer has one matrix for both embeddings and the projection; set model.tied=true.")
+        raise ConfigError("The peer has one matrix for both embeddings and the projection; set model.tied=true.")
     make_config, make = (
         (PegasusConfig, PegasusForConditionalGeneration) if sizes.pre_norm else (MarianConfig, MarianMTModel)
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 from statistics import median
 from types import SimpleNamespace
@@ -24,6 +25,7 @@ from benchmarks import (
     harness,
     inference,
     latency,
+    profile_step,
     recipe,
     scale,
     translation_quality,
@@ -204,6 +206,70 @@ def test_epochs_are_of_a_training_and_no_run_that_is_given(capsys: pytest.Captur
     with pytest.raises(SystemExit):
         decoding.parse(["--run", "there", "--epochs", "9"])
     assert "--epochs: not allowed with argument --run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("script", "option"),
+    [
+        (cold_start, "--pairs"),
+        (decoding, "--sentences"),
+        (decoding, "--epochs"),
+        (finetune, "--epochs"),
+        (finetune, "--last-layers"),
+        (finetune, "--rows"),
+        (finetune, "--test-rows"),
+        (grid, "--epochs"),
+        (grid, "--rows"),
+        (grid, "--validation-rows"),
+        (grid, "--test-rows"),
+        (inference, "--rows"),
+        (latency, "--calls"),
+        (latency, "--block"),
+        (profile_step, "--steps"),
+        (profile_step, "--top"),
+        (scale, "--sizes"),
+        (translation_quality, "--rows"),
+        (translation_quality, "--test"),
+        (translation_quality, "--epochs"),
+        (translation_training, "--rows"),
+        (translation_training, "--epochs"),
+    ],
+)
+@pytest.mark.parametrize("count", ["0", "-1", "few"])
+def test_what_is_counted_is_above_zero(
+    script: Any, option: str, count: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        script.parse([f"{option}={count}"])
+    assert f"argument {option}: '{count}' is no whole number above zero" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("script", sorted(Path(harness.__file__).parent.glob("*.py")), ids=lambda path: path.stem)
+def test_every_script_is_run_by_the_harness(script: Path) -> None:
+    _, is_script, ending = script.read_text(encoding="utf-8").partition('if __name__ == "__main__":\n')
+    assert not is_script or ending.strip().removeprefix("harness.") == "run(main)"
+
+
+def test_a_mistake_ends_a_script_with_a_sentence(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(data, "DATA", tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        harness.run(lambda: finetune.main([]))
+    assert ended.value.code == 2
+    said = "The data file mrpc/train.tsv is not in the data folder; set TRANSFERKIT_DATA."
+    assert capsys.readouterr().err.splitlines()[-1] == said
+
+
+@pytest.mark.parametrize(("code", "raised"), [(2, SystemExit), (1, subprocess.CalledProcessError)])
+def test_a_process_of_a_script_has_said_its_mistake_itself(
+    capsys: pytest.CaptureFixture[str], code: int, raised: type[BaseException]
+) -> None:
+    command = [sys.executable, "-c", f"raise SystemExit({code})"]
+    with pytest.raises(raised) as ended:
+        harness.run(lambda: subprocess.run(command, check=True))
+    assert getattr(ended.value, "code", 2) == 2
+    assert capsys.readouterr().err == ""
 
 
 def test_calls_fill_their_blocks(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks import results_table
+from transferkit.errors import DataError
 
 DASH = results_table.DASH
 MINUS = "\N{MINUS SIGN}"
@@ -119,7 +120,7 @@ def test_every_side_that_decodes_has_a_row() -> None:
 
 def test_a_folder_of_another_machine_has_tables_of_its_own(tmp_path: Path) -> None:
     (write(tmp_path, fake()) / "without-bf16").mkdir()
-    with pytest.raises(SystemExit, match=r"no results in .*without-bf16"):
+    with pytest.raises(DataError, match=r"no results in .*without-bf16"):
         results_table.render_folders(tmp_path)
     other = fake(ratio_median=1.9)
     write(tmp_path / "without-bf16", other)
@@ -148,10 +149,10 @@ def test_print_leaves_the_page_alone(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_a_page_without_marks_is_refused() -> None:
-    with pytest.raises(SystemExit, match="no block from"):
+    with pytest.raises(DataError, match="no block from"):
         results_table.replace_block("# Page", "table")
 
 
 def test_no_results_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match="run a benchmark first"):
+    with pytest.raises(DataError, match="run a benchmark first"):
         results_table.main(["--print", "--results", str(tmp_path)])

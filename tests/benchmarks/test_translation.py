@@ -14,6 +14,7 @@ from torch import nn
 
 from benchmarks import data, decoding, harness, results_table, translation, translation_quality, translation_training
 from transferkit.config import TranslatorConfig
+from transferkit.errors import ConfigError
 from transferkit.generation.ctranslate2 import export_ctranslate2, library
 from transferkit.inference.translation import load_translator
 from transferkit.models.lean_translator import LeanTranslator
@@ -70,7 +71,7 @@ def test_the_textbook_gives_what_greedy_decoding_gives(tokenizer: TrainedTokeniz
 
 
 def test_a_model_that_transformers_has_not_is_refused(tokenizer: TrainedTokenizer) -> None:
-    with pytest.raises(SystemExit, match=r"model\.tied=true"):
+    with pytest.raises(ConfigError, match=r"model\.tied=true"):
         untrained_twin(tokenizer, SIZES.model_copy(update={"tied": False}), 50)
 
 
