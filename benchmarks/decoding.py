@@ -12,7 +12,8 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import mean, median
@@ -252,7 +253,7 @@ _COMMON = [
     "Peaks of memory are of each side in a process of its own, from loading to the last translation; all load the run, "
     "from which they build their own form.",
     "TransferKit computes in the precision of `predict`, which `work` names, and the peer in fp32; where that is bf16, "
-    "transferkit_fp32 computes in fp32, and peer_bf16 in bf16 autocast.",
+    "transferkit_fp32 computes in fp32, and peer_bf16 in bf16, weights and all.",
     "A target ends at twice its source and ten tokens more. " + LONGEST_OF_ITS_BATCH.format("generate and CTranslate2"),
 ]
 DIFFERENCES = {
@@ -277,12 +278,14 @@ def _searches(setting: Setting, predictor: TranslationPredictor, folder: Path) -
     def lean(precision: Precision) -> Search:
         return partial(ours, setting, LeanTranslator(setting.model, precision))
 
-    def peer() -> Search:
+    def peer(dtype: torch.dtype) -> Search:
         if setting.beams == 1:
-            return partial(textbook, setting)
+            # The other sides have the model as it is.
+            model = setting.model if dtype == torch.float32 else deepcopy(setting.model).to(dtype)
+            return partial(textbook, replace(setting, model=model))
         sizes = predictor.record.config.model
         twin = twin_of(setting.model, setting.tokenizers.target, sizes, 2 * translation.MAX_TOKENS)
-        return partial(generated, twin, setting.bounds, setting.padding, setting.beams)
+        return partial(generated, twin.to(dtype), setting.bounds, setting.padding, setting.beams)
 
     def exported(name: str, quantization: Quantization | None) -> Search:
         vocabularies = setting.tokenizers.source.vocabulary(), setting.tokenizers.target.vocabulary()
@@ -295,10 +298,10 @@ def _searches(setting: Setting, predictor: TranslationPredictor, folder: Path) -
             )
         return partial(by_ctranslate2, setting, translator)
 
-    searches = {OURS: partial(lean, predictor.precision), PEER: peer}
+    searches = {OURS: partial(lean, predictor.precision), PEER: partial(peer, torch.float32)}
     if predictor.precision == "bf16":
         searches[OURS_FP32] = partial(lean, "fp32")
-        searches[PEER_BF16] = lambda: torch.autocast("cpu", torch.bfloat16)(peer())
+        searches[PEER_BF16] = partial(peer, torch.bfloat16)
     searches[CTRANSLATE2] = partial(exported, CTRANSLATE2, None)
     searches[CTRANSLATE2_INT8] = partial(exported, CTRANSLATE2_INT8, "int8")
     return searches

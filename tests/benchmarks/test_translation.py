@@ -6,6 +6,8 @@ import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -68,6 +70,23 @@ def test_the_textbook_gives_what_greedy_decoding_gives(tokenizer: TrainedTokeniz
     assert decoding.textbook(given, sources, 0) == decoding.ours(
         given, LeanTranslator(given.model, "fp32"), sources, budget=12
     )
+
+
+@pytest.mark.parametrize("beams", [1, 4])
+def test_the_peer_in_bf16_has_weights_in_it_and_the_others_keep_theirs(
+    tokenizer: TrainedTokenizer, tmp_path: Path, beams: int
+) -> None:
+    given = setting(tokenizer, beams)
+    run: Any = SimpleNamespace(precision="bf16", record=SimpleNamespace(config=SimpleNamespace(model=SIZES)))
+    searches = decoding._searches(given, run, tmp_path)
+    dtypes = {}
+    for name in (harness.PEER_BF16, harness.PEER):
+        search: Any = searches[name]()
+        model = search.args[0].model if beams == 1 else search.args[0]
+        dtypes[name] = {parameter.dtype for parameter in model.parameters()}
+        assert len(search(translation_training.ended(tokenizer, TEXTS[:2]), 100)) == 2
+    assert dtypes == {harness.PEER_BF16: {torch.bfloat16}, harness.PEER: {torch.float32}}
+    assert {parameter.dtype for parameter in given.model.parameters()} == {torch.float32}
 
 
 def test_a_model_that_transformers_has_not_is_refused(tokenizer: TrainedTokenizer) -> None:
