@@ -10,7 +10,7 @@ from statistics import median
 
 from benchmarks import data, flops, harness
 from benchmarks.harness import OURS, PEER, PEER_BF16, Attempt, Benchmark
-from benchmarks.peer import DIFFERENCES, train_peer
+from benchmarks.peer import DIFFERENCES, OUTSIDE, PRECISION, train_peer
 from benchmarks.recipe import BACKBONE, MAX_LENGTH, STRATEGIES, Recipe, of_strategy, train_ours
 from transferkit.config import TokenizationConfig
 from transferkit.data.batching import FeatureTable, LengthGroupedSampler
@@ -98,6 +98,7 @@ def main(arguments: list[str] | None = None) -> None:
         work=work,
         differences=[
             *DIFFERENCES,
+            PRECISION.format(OUTSIDE),
             "TransferKit's train_seconds end before the model is saved; total_seconds hold everything on both sides.",
             harness.PEAKS_ALONE.format("one epoch"),
         ],

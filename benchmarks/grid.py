@@ -14,7 +14,7 @@ import numpy as np
 import transferkit
 from benchmarks import data, harness
 from benchmarks.harness import OURS, PEER, PEER_BF16, SUFFIXES, Answers, Attempt, Benchmark
-from benchmarks.peer import DIFFERENCES, train_peer
+from benchmarks.peer import DIFFERENCES, PRECISION, train_peer
 from benchmarks.recipe import BACKBONE, MAX_LENGTH, STRATEGIES, of_strategy, read_answers
 from transferkit.environment import quiet_libraries
 
@@ -104,6 +104,7 @@ def main(arguments: list[str] | None = None) -> None:
     }
     differences = [
         *DIFFERENCES,
+        PRECISION.format("within these times where the few rows before them have not done it"),
         harness.PEAKS_ALONE.format("one epoch with one seed"),
         "TransferKit tokenizes once for all runs, and those that freeze the same layers share what these give; the "
         "peer does all of it in every run.",

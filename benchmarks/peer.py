@@ -18,6 +18,11 @@ from benchmarks.recipe import BACKBONE, MAX_LENGTH, Recipe
 from transferkit.adaptation.strategies import make_strategy
 from transferkit.models.hub import locate
 
+# A difference of trainings, by when the machine is measured.
+PRECISION = (
+    "The peer trains in fp32 (peer_bf16: bf16=True); TransferKit chooses its precision by measuring the machine, {}."
+)
+OUTSIDE = "once and outside of these times"
 WARM_UP = (
     "Over w steps of warm-up, TransferKit's learning rate in step s, counted from 0, is (s + 1) / (w + 1) of the full "
     "one, and the Trainer's s / w: its first step has none."
@@ -25,8 +30,6 @@ WARM_UP = (
 DIFFERENCES = [
     "The peer pads each batch of randomly chosen rows to its longest; TransferKit puts rows of like length together.",
     "The peer validates and tests in batches of 8, the Trainer's default; TransferKit by a budget of tokens.",
-    "The peer trains in fp32 (peer_bf16: bf16=True); TransferKit chooses its precision by measuring the machine, once "
-    "and outside of these times.",
     "TransferKit computes the layers below the first one that trains once and keeps what they give; the peer computes "
     "them in every epoch.",
     "The peer keeps dropout on in frozen layers, as PEFT and Trainer do; TransferKit switches it off there.",

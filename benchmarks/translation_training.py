@@ -16,7 +16,7 @@ import torch
 import transferkit
 from benchmarks import harness, translation
 from benchmarks.harness import OURS, PEER, PEER_BF16, Answers, Attempt, Benchmark
-from benchmarks.peer import ON_A_CPU, WARM_UP
+from benchmarks.peer import ON_A_CPU, OUTSIDE, PRECISION, WARM_UP
 from benchmarks.translation import Pairs
 from benchmarks.twin import untrained_twin
 from transferkit.config import TranslatorConfig
@@ -35,12 +35,11 @@ VALIDATION_ROWS, TEST_ROWS = 8, 8
 DIFFERENCES = [
     "The peer takes batches of a fixed number of rows of like lengths, which have as many tokens on average as "
     "TransferKit's batches of a fixed number of tokens.",
-    "The peer trains in fp32 (peer_bf16: bf16=True); TransferKit chooses its precision by measuring the machine, once "
-    "and outside of these times.",
+    PRECISION.format(OUTSIDE),
     f"TransferKit validates on {VALIDATION_ROWS} rows after each epoch and saves its weights; the peer does neither.",
     WARM_UP,
     "Both have the same tokenizer, made beforehand.",
-    "Both sides share a process: a peak of memory holds the libraries and what the turns before have left.",
+    harness.PEAKS_ALONE.format("one epoch"),
 ]
 
 
@@ -75,6 +74,14 @@ def peer(splits: dict[str, Pairs], tokenizers: Path, epochs: int, bf16: bool, se
             return time.perf_counter() - begin, None
 
     return harness.measured(work)
+
+
+def sides(
+    splits: dict[str, Pairs], tokenizers: Path, epochs: int, peers: list[str]
+) -> dict[str, Callable[[int], Attempt]]:
+    """What takes turns; the number of a pair is its seed."""
+    chosen = {name: partial(peer, splits, tokenizers, epochs, name == PEER_BF16) for name in peers}
+    return {OURS: partial(ours, splits, tokenizers, epochs), **chosen}
 
 
 def make_trainer(
@@ -140,31 +147,37 @@ def main(arguments: list[str] | None = None) -> None:
     with TemporaryDirectory() as scratch:
         folder = Path(scratch)
         splits, tokenizer = prepared(translation.pairs(TEST_ROWS, VALIDATION_ROWS), options.rows, folder)
-
-        def sides(splits: dict[str, Pairs], epochs: int) -> dict[str, Callable[[int], Attempt]]:
-            peers = {name: partial(peer, splits, folder, epochs, name == PEER_BF16) for name in options.peers}
-            return {OURS: partial(ours, splits, folder, epochs), **peers}
-
         harness.say("once on a few rows, untimed: libraries load and kernels are chosen")
-        for side in sides(splits | {"train": splits["train"].take(range(64))}, 1).values():
+        few = splits | {"train": splits["train"].take(range(min(64, len(splits["train"]))))}
+        for side in sides(few, folder, 1, options.peers).values():
             side(0)
-        attempts = harness.alternate(options.pairs, sides(splits, options.epochs))
-    tokens = options.epochs * sum(map(len, ended(tokenizer, splits["train"].targets)))
+        attempts = harness.alternate(options.pairs, sides(splits, folder, options.epochs, options.peers))
+        result = summarised(splits["train"], tokenizer, options, attempts)
+        # What a training needs at most it needs in its first epoch.
+        harness.with_peaks_alone(result, sides(splits, folder, 1, options.peers))
+    harness.write(result, options.out)
+
+
+def summarised(
+    train: Pairs, tokenizer: TrainedTokenizer, options: argparse.Namespace, attempts: dict[str, list[Attempt]]
+) -> dict[str, Any]:
+    """The contents of the JSON file, peaks of memory apart."""
+    tokens = options.epochs * sum(map(len, ended(tokenizer, train.targets)))
     work = {
         "data": translation.DATA,
-        "rows": len(splits["train"]),
+        "rows": len(train),
         "target_tokens": tokens,
         "epochs": options.epochs,
         "batch_tokens": translation.TRAINING.batch_tokens,
         "pairs": options.pairs,
     }
-    variant, rows = f"{VARIANT}{options.unusual}", len(splits["train"]) * options.epochs
+    variant, rows = f"{VARIANT}{options.unusual}", len(train) * options.epochs
     result = harness.summarise(
         Benchmark("translation_training", variant, work, DIFFERENCES, rows, {PEER: TARGET}, new_seeds=True), attempts
     )
     for name, done in attempts.items():
         result[name]["target_tokens_per_second"] = tokens / median(attempt.seconds for attempt in done)
-    harness.write(result, options.out)
+    return result
 
 
 def prepared(splits: dict[str, Pairs], rows: int | None, folder: Path) -> tuple[dict[str, Pairs], TrainedTokenizer]:

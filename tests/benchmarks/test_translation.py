@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -163,6 +164,27 @@ def test_every_side_decodes_beside_the_others_and_by_itself(
     assert search == "beam" or result[in_fp32]["equal_to_peer"] == 1
     assert result["work"]["parameters"] < 50_000, "the sizes of this test"
     assert all(result[name]["ratio_median"] > 0 for name in names[2:] if name != "peer_bf16")
+
+
+@pytest.mark.usefixtures("few_rows")
+def test_memory_of_a_training_is_of_each_side_in_a_process_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(translation_training, "MODEL", SIZES)
+    peaks = iter([7, 8])
+
+    def alone(side: Callable[[int], harness.Attempt]) -> int:
+        # What another process is given, and does.
+        assert pickle.loads(pickle.dumps(side))(0).seconds > 0
+        return next(peaks)
+
+    monkeypatch.setattr(harness, "peak_alone", alone)
+    asked = ["--rows", "20", "--pairs", "1", "--peers", "fp32", "--out", str(tmp_path)]
+    translation_training.main(asked)
+    result = json.loads((tmp_path / "translation_training-help-en-it+rows=20.json").read_text(encoding="utf-8"))
+    assert [result[side]["peak_memory_bytes"] for side in (harness.OURS, harness.PEER)] == [7, 8]
+    assert all(result[side]["target_tokens_per_second"] > 0 for side in (harness.OURS, harness.PEER))
+    assert result["work"]["rows"] == 20
 
 
 def test_pairs_are_written_as_a_run_reads_them(tmp_path: Path) -> None:
