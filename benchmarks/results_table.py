@@ -38,6 +38,7 @@ SHOWN = {
     "epochs": "{} epoch{s}",
     "batch": "batch {}",
     "peer_batch": "peer batch {}",
+    "batch_tokens": "{:,} tokens a batch",
 }
 HEADINGS = (
     "Benchmark", "Work", "Peer", f"Times as fast (min {DASH} max)", "Target", "Against bf16 peer", "Target",

@@ -75,6 +75,11 @@ def test_one_epoch_is_no_epochs() -> None:
     assert results_table.row(fake(work={"rows": 1500, "epochs": 1}), 1)[1] == "1,500 rows, 1 epoch"
 
 
+def test_batches_of_other_sizes_are_told_apart() -> None:
+    work = {"rows": 1500, "batch_tokens": 4096}
+    assert results_table.row(fake(work=work), 1)[1] == "1,500 rows, 4,096 tokens a batch"
+
+
 def test_a_row_of_few_pairs_says_how_many_there_were() -> None:
     def pairs(number: int) -> list[str]:
         return results_table.row(fake(transferkit=fake()["transferkit"] | {"seconds": [1.0] * number}), 1)
