@@ -180,7 +180,6 @@ def test_the_sides_take_five_turns_or_more_unless_said() -> None:
 @pytest.mark.parametrize(
     ("script", "asked", "unusual"),
     [
-        (cold_start, "--strategy lora --pairs 1 --out there", ""),
         (decoding, "--run there --search beam --pairs 1", ""),
         (decoding, "--sentences 20 --epochs 1", "+sentences=20+epochs=1"),
         (grid, "--pairs 1 --peers fp32", ""),
