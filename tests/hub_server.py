@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -25,12 +25,13 @@ _REST = re.compile(r"(?P<id>[^/]+(?:/[^/]+)?)(?:/(?P<verb>revision|tree|paths-in
 
 
 @contextmanager
-def serve(root: Path, aliases: Mapping[str, str] | None = None) -> Iterator[str]:
+def serve(root: Path, aliases: Mapping[str, str] | None = None, failing: Collection[str] = ()) -> Iterator[str]:
     """Serve `root` while the context lasts, and give the address.
 
-    `aliases` are the short names of repositories, as glue for nyu-mll/glue; they are redirected.
+    `aliases` are the short names of repositories, as glue for nyu-mll/glue; they are redirected. Of the repositories
+    in `failing` the files are answered with 501, for which clients do not ask again, as they do for 500.
     """
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, root, dict(aliases or {})))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, root, dict(aliases or {}), failing))
     thread = threading.Thread(target=partial(server.serve_forever, poll_interval=0.05), daemon=True)
     thread.start()
     try:
@@ -44,8 +45,8 @@ def serve(root: Path, aliases: Mapping[str, str] | None = None) -> Iterator[str]
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
-    def __init__(self, root: Path, aliases: dict[str, str], *args: Any) -> None:
-        self.root, self.aliases = root, aliases
+    def __init__(self, root: Path, aliases: dict[str, str], failing: Collection[str], *args: Any) -> None:
+        self.root, self.aliases, self.failing = root, aliases, failing
         super().__init__(*args)
 
     def log_message(self, *args: Any) -> None:
@@ -86,6 +87,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._missing("RepoNotFound")
         elif name in self.aliases:
             self._redirect(name)
+        elif name in self.failing:
+            self._answer(501, b"", {})
         elif not (folder / path).is_file():
             self._missing("EntryNotFound", commit=_commit(folder))
         else:

@@ -12,9 +12,10 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "transferkit"
 # Each may import from those before it.
 ORDER = [
-    "errors", "formatting", "parsing", "config", "settings", "environment", "data", "tokenization", "tasks", "models",
-    "generation", "adaptation", "evaluation", "training", "run_record", "run_folder", "job", "pipeline",
-    "translation_pipeline", "comparison", "report", "inference", "api", "schemas", "console", "options", "cli",
+    "errors", "hub_errors", "formatting", "parsing", "config", "settings", "environment", "data", "tokenization",
+    "tasks", "models", "generation", "adaptation", "evaluation", "training", "run_record", "run_folder", "job",
+    "pipeline", "translation_pipeline", "comparison", "report", "inference", "api", "schemas", "console",
+    "options", "cli",
 ]  # fmt: skip
 FREE = {"__init__", "__main__"}
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
+from huggingface_hub.utils import httpx
 
+from tests.hub_server import serve
 from transferkit.errors import BackboneError
 from transferkit.models import hub
 from transferkit.models.hub import locate
@@ -77,3 +83,55 @@ def test_an_adapter_does_not_take_the_place_of_a_model(tmp_path: Path, beside: t
     (tmp_path / "adapter_config.json").unlink()
     if beside:
         assert locate(str(tmp_path)).folder == tmp_path
+
+
+LOCATE = """
+import sys
+from transferkit.errors import BackboneError
+from transferkit.models.hub import locate
+try:
+    locate(sys.argv[1])
+except (BackboneError, OSError) as error:
+    print(type(error).__name__, error)
+"""
+
+
+def locate_apart(name: str, address: str, cache: Path) -> str:
+    """What `locate` raises in a process whose hub is at `address`, the name of the error first."""
+    environment = os.environ | {"HF_ENDPOINT": address, "HF_HUB_CACHE": str(cache), "HF_HUB_OFFLINE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", LOCATE, name], env=environment, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+def test_a_hub_in_reach_is_not_called_out_of_reach(tmp_path: Path) -> None:
+    folder = tmp_path / "hub" / "models" / "someone" / "tiny"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    (tmp_path / "file").write_text("where the cache is to be")
+    with serve(tmp_path / "hub", failing=["someone/tiny"]) as address:
+        failing = locate_apart("someone/tiny", address, tmp_path / "cache")
+    assert failing == "BackboneError The hub answered 501 for 'someone/tiny'; try again later."
+    with serve(tmp_path / "hub") as address:
+        unwritable = locate_apart("someone/tiny", address, tmp_path / "file")
+    assert unwritable.startswith(("NotADirectoryError", "FileExistsError"))
+    assert str(tmp_path / "file") in unwritable
+
+
+def test_a_full_disk_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    def download(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+        locate("someone/some-model")
+
+
+def test_a_connection_that_breaks_off_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def download(*_: object, **__: object) -> None:
+        raise httpx.ReadError("broken off")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    with pytest.raises(BackboneError, match="the hub cannot be reached"):
+        locate("someone/some-model")

