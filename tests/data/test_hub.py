@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -16,6 +17,7 @@ import torch
 from transformers import BertConfig, BertModel
 
 from tests.hub_server import serve
+from transferkit.data import hub
 
 CARD = """---
 configs:
@@ -96,9 +98,11 @@ def repositories(tmp_path_factory: pytest.TempPathFactory) -> Path:
         }
         saved = datasets.Dataset.from_dict(rows, features=features)
         pq.write_table(saved.data.table, glue / "mrpc" / f"{split}.parquet")
-    reviews = root / "datasets" / "someone" / "reviews"
-    reviews.mkdir(parents=True)
-    (reviews / "train.csv").write_text("text,label\n" + "".join(f"row {i},{i % 2}\n" for i in range(30)))
+    for name in ("reviews", "mixed", "failing"):
+        folder = root / "datasets" / "someone" / name
+        folder.mkdir(parents=True)
+        (folder / "train.csv").write_text("text,label\n" + "".join(f"row {i},{i % 2}\n" for i in range(30)))
+    (root / "datasets" / "someone" / "mixed" / "test.jsonl").write_text('{"text": "row", "label": 1}\n')
     books = root / "datasets" / "Helsinki-NLP" / "opus_books"
     (books / "en-it").mkdir(parents=True)
     (books / "README.md").write_text(BOOKS_CARD)
@@ -116,7 +120,7 @@ def repositories(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def address(repositories: Path) -> Iterator[str]:
     aliases = {"glue": "nyu-mll/glue", "opus_books": "Helsinki-NLP/opus_books"}
-    with serve(repositories, aliases=aliases) as address:
+    with serve(repositories, aliases=aliases, failing=["someone/failing"]) as address:
         yield address
 
 
@@ -143,6 +147,37 @@ def test_what_the_hub_does_not_have_is_said(tmp_path: Path, address: str) -> Non
     assert "has several configs; name one as nyu-mll/glue/CONFIG. There is: mrpc, other." in several
     assert "has no config 'mrcp'. Did you mean mrpc?" in near
     assert "no data set 'someone/nothing' on the Hugging Face hub" in nothing
+
+
+def test_a_name_that_the_hub_gives_to_nothing_is_no_data_set_of_it(tmp_path: Path, address: str) -> None:
+    names = ("my--reviews", "reviews.git", "data/my..reviews", "reviews-", "r" * 97, "my--reviews/mrpc")
+    said = python(PREPARE, *names, home=tmp_path, HF_ENDPOINT=address)
+    assert [f"no data set {name!r} on the Hugging Face hub" in one for name, one in zip(names, said, strict=True)] == (
+        [True] * len(names)
+    )
+
+
+def test_files_of_several_formats_are_one_sentence(tmp_path: Path, address: str) -> None:
+    for said in python(PREPARE, "someone/mixed", "someone/mixed/mrpc", home=tmp_path, HF_ENDPOINT=address):
+        assert "'someone/mixed" in said
+        assert "cannot be loaded: Couldn't infer the same data file format for all splits" in said
+        assert said.endswith("; give paths of its files.")
+
+
+def test_a_hub_that_fails_after_the_name_is_known_is_one_sentence(tmp_path: Path, address: str) -> None:
+    (said,) = python(PREPARE, "someone/failing", home=tmp_path, HF_ENDPOINT=address)
+    assert said == "The hub answered 501 for 'someone/failing'; try again later."
+
+
+def test_a_full_disk_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(*_: object) -> None:
+        no_room = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise datasets.exceptions.DatasetGenerationError("An error occurred while generating the dataset") from no_room
+
+    monkeypatch.setattr(hub, "_find", lambda name: (name, None))
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+        hub.read("someone/reviews")
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import huggingface_hub
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
+    HFValidationError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
 )
@@ -20,6 +21,7 @@ from huggingface_hub.utils import httpx
 from transferkit.data.folders import from_dataset_dict
 from transferkit.data.tables import Source
 from transferkit.errors import DataError, did_you_mean
+from transferkit.hub_errors import answer, is_of_the_machine
 
 # Long enough for a slow line, short enough that an unreachable hub is said within seconds.
 _TIMEOUT = 10.0
@@ -54,7 +56,9 @@ def read(name: str) -> Source:
     """The splits of a data set of the hub, from the local cache where the hub cannot be reached.
 
     Raises:
-        DataError: there is no such data set or config, it is gated, or it is neither in reach nor cached.
+        DataError: there is no such data set or config, it is gated, it is neither in reach nor cached, or the hub
+            fails.
+        OSError: the local cache cannot take it.
     """
     with _quiet():
         if datasets.config.HF_HUB_OFFLINE:
@@ -85,10 +89,13 @@ def _find(name: str) -> Reading:
             raise DataError(
                 f"The hub's data set {repository!r} is gated; get access on its page and run `hf auth login`."
             ) from None
+        except (HFValidationError, RepositoryNotFoundError):
+            continue
         except HfHubHTTPError as error:
-            if isinstance(error, RepositoryNotFoundError) or error.response.status_code == 404:
+            said = answer(error, name)
+            if said is None:
                 continue
-            raise DataError(f"The hub answered {error.response.status_code} for {name!r}; try again later.") from None
+            raise DataError(said) from None
         # The full name, which the hub gives for a short one; `load_dataset` takes no other.
         return info.id, config
     raise DataError(
@@ -100,20 +107,40 @@ def _find(name: str) -> Reading:
 def _load(name: str, reading: Reading) -> Source:
     repository, config = reading
     try:
-        return from_dataset_dict(datasets.load_dataset(repository, config), name)
+        splits = datasets.load_dataset(repository, config)
     except RuntimeError as error:
         if "scripts are no longer supported" not in str(error):
             raise
         raise DataError(f"The hub's data set {name!r} is made by a script, which is not run; use another.") from None
-    except ValueError:
-        configs = datasets.get_dataset_config_names(repository)
-        if config in configs or (config is None and len(configs) < 2):
-            raise
-        hint = did_you_mean(config, configs) if config else f" There is: {', '.join(configs[:20])}."
-        what = f"has no config {config!r}" if config else f"has several configs; name one as {repository}/CONFIG"
-        raise DataError(f"The hub's data set {repository!r} {what}.{hint}") from None
     except datasets.exceptions.DatasetsError as error:
-        raise DataError(f"The hub's data set {name!r} cannot be loaded: {str(error).splitlines()[0]}") from None
+        if is_of_the_machine(error.__cause__):
+            raise error.__cause__ from None
+        raise DataError(_not_loaded(name, error)) from None
+    except OSError as error:
+        if isinstance(error, ConnectionError) or is_of_the_machine(error):
+            raise
+        raise DataError(answer(error, name) or _not_loaded(name, error)) from None
+    except ValueError as error:
+        raise DataError(_wrong_config(reading) or f"{_not_loaded(name, error)}; give paths of its files.") from None
+    return from_dataset_dict(splits, name)
+
+
+def _not_loaded(name: str, error: Exception) -> str:
+    return f"The hub's data set {name!r} cannot be loaded: {str(error).splitlines()[0]}"
+
+
+def _wrong_config(reading: Reading) -> str | None:
+    """What is wrong with the config of a reading; None where it is not the config."""
+    repository, config = reading
+    try:
+        configs = datasets.get_dataset_config_names(repository)
+    except ValueError:
+        return None
+    if config in configs or (config is None and len(configs) < 2):
+        return None
+    hint = did_you_mean(config, configs) if config else f" There is: {', '.join(configs[:20])}."
+    what = f"has no config {config!r}" if config else f"has several configs; name one as {repository}/CONFIG"
+    return f"The hub's data set {repository!r} {what}.{hint}"
 
 
 def _load_cached(name: str, reason: str) -> Source:
