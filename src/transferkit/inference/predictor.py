@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +22,7 @@ from transferkit.errors import DataError, RunError
 from transferkit.evaluation.metrics import log_probabilities
 from transferkit.inference.lean import LeanClassifier
 from transferkit.inference.quantized import QuantizedClassifier, is_quantized
+from transferkit.inference.text_check import check_text
 from transferkit.models.backbones import TextClassifier, load_classifier
 from transferkit.models.hub import BUILTIN, BackboneFiles
 from transferkit.models.lean_encoder import NotLeanError
@@ -146,21 +147,29 @@ class Predictor:
         """Predict one text (or pair, as a tuple of two) or a list of them.
 
         Raises:
-            DataError: a pair where the run was trained on single texts, or the other way round, or an empty text.
+            DataError: a pair where the run was trained on single texts, or the other way round, an empty text, or
+                something that is not text; of a list, the message has the number of the row, counted from 1.
         """
         if isinstance(texts, (str, tuple)):
-            return self._predict([texts])[0]
-        return self._predict(texts)
+            return self._predict([self.as_row(texts)])[0]
+        return self._predict(self._as_rows(texts))
 
-    def logits(self, rows: Sequence[tuple[str, ...]]) -> np.ndarray:
-        """Logits, float32 [rows, classes], in the order of `rows`: those that training ended with, computed in fp32."""
-        return self._answer(rows, "fp32")
+    def logits(self, rows: Sequence[str | tuple[str, ...]]) -> np.ndarray:
+        """Logits, float32 [rows, classes], in the order of `rows`: those that training ended with, computed in fp32.
 
-    def _predict(self, texts: Sequence[Text]) -> list[Prediction]:
-        rows = [self.as_row(text) for text in texts]
-        return Prediction.all_of(self._answer(rows, self.precision), self.labels) if rows else []
+        Raises:
+            DataError: as a call does, and a single text in the place of a list.
+        """
+        if isinstance(rows, str):
+            raise DataError("Logits are those of a list of rows, and a single text came; put it in a list.")
+        return self._answer(self._as_rows(rows), "fp32")
+
+    def _predict(self, rows: Sequence[tuple[str, ...]]) -> list[Prediction]:
+        return Prediction.all_of(self._answer(rows, self.precision), self.labels)
 
     def _answer(self, rows: Sequence[tuple[str, ...]], precision: Precision) -> np.ndarray:
+        if not rows:
+            return np.empty((0, len(self.labels)), dtype=np.float32)
         form = self._form(precision)
         if form is not None:
             return self.logits_of(form.tokenizer.encode(rows), Listener(), precision)
@@ -174,13 +183,25 @@ class Predictor:
             return answer_all(form, table, max_tokens, listener)
         return predict_logits(self.model, table, max_tokens, listener, Compute(precision))
 
-    def as_row(self, text: Text, place: str = "the row") -> tuple[str, ...]:
-        """The texts of one row, checked against what the run was trained on; `place` is what a message calls it."""
-        row = (text,) if isinstance(text, str) else tuple(text)
+    def _as_rows(self, texts: Iterable[str | tuple[str, ...]]) -> list[tuple[str, ...]]:
+        return [self.as_row(text, f"row {number}") for number, text in enumerate(texts, start=1)]
+
+    def as_row(self, text: str | tuple[str, ...], place: str = "the row") -> tuple[str, ...]:
+        """The texts of one row, checked against what the run was trained on; `place` is what a message calls it.
+
+        Raises:
+            DataError: it is not text, is empty, or has one text where there are to be two, or two for one.
+        """
+        # Pairs come as lists and as the rows of an array too.
+        row = tuple(text) if isinstance(text, tuple | list | np.ndarray) else (text,)
+        for part in row:
+            check_text(part, place)
         wanted = 2 if self.record.is_pair else 1
-        if len(row) != wanted or not all(isinstance(part, str) for part in row):
+        if len(row) != wanted:
             kinds = {1: "single texts", 2: "pairs of texts"}
-            raise DataError(f"The run was trained on {kinds[wanted]}, and {len(row)} came; give {wanted} for each row.")
+            raise DataError(
+                f"The run was trained on {kinds[wanted]}, and {place} has {len(row)}; give {wanted} for each row."
+            )
         if any(is_blank(part) for part in row):
             raise DataError(f"{place.capitalize()} holds an empty text; there is nothing to predict from.")
         return row
