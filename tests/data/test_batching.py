@@ -38,6 +38,14 @@ def test_a_slice_of_a_column_is_read_from_its_own_start(column: pa.ChunkedArray)
     assert [lists[row].tolist() for row in range(3)] == ROWS[1:4]
 
 
+def test_columns_are_joined_in_place(column: pa.ChunkedArray) -> None:
+    first, second = ListColumn.from_arrow(column), ListColumn.from_lists(ROWS[3:])
+    lists = ListColumn.joined([first, second])
+    assert [lists[row].tolist() for row in range(7)] == [*ROWS, *ROWS[3:]]
+    assert lists.lengths.tolist() == [3, 1, 2, 4, 1, 4, 1]
+    assert np.shares_memory(lists[6], second[1])
+
+
 @pytest.fixture
 def _no_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batching, "LENGTH_STEP", 1)

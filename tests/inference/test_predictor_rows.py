@@ -1,4 +1,4 @@
-"""What a predictor takes for rows, and what it says of those that are none."""
+"""What a predictor takes for rows, what it says of those that are none, and how it tokenizes many of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import pytest
 
 import transferkit
 from tests.small_data import write_csv
+from transferkit.data.batching import FeatureTable
 from transferkit.errors import DataError
+from transferkit.inference import predictor as predictor_file
 from transferkit.inference.predictor import Predictor
 from transferkit.settings import run_config
 
@@ -96,3 +98,24 @@ def test_logits_are_those_of_texts_and_of_none(trained: Callable[..., Predictor]
     assert predictor([]) == []
     with pytest.raises(DataError, match="Logits are those of a list of rows, and a single text came"):
         predictor.logits("ok")
+
+
+@pytest.mark.parametrize(("family", "is_lean"), [("bert", True), ("albert", False)])
+@pytest.mark.parametrize("is_pair", [False, True])
+def test_many_rows_are_tokenized_some_at_a_time(
+    trained: Callable[..., Predictor], monkeypatch: pytest.MonkeyPatch, family: str, is_lean: bool, is_pair: bool
+) -> None:
+    predictor = trained(family, is_pair)
+    assert predictor.is_lean == is_lean
+    rows: list[Any] = list(zip(TEXTS, reversed(TEXTS), strict=True)) if is_pair else TEXTS
+    expected = predictor.logits(rows)
+    whole, sizes = Predictor._tokenized, []
+
+    def tokenized(self: Predictor, part: list[tuple[str, ...]], *rest: Any) -> FeatureTable:
+        sizes.append(len(part))
+        return whole(self, part, *rest)
+
+    monkeypatch.setattr(Predictor, "_tokenized", tokenized)
+    monkeypatch.setattr(predictor_file, "_TOKENIZED_ROWS", 3)
+    np.testing.assert_array_equal(predictor.logits(rows), expected)
+    assert sizes == [3, 3, 1]

@@ -50,6 +50,14 @@ class ListColumn:
         values = np.fromiter(chain.from_iterable(lists), dtype=np.int32)
         return cls([values], [np.cumsum([0, *map(len, lists)])])
 
+    @classmethod
+    def joined(cls, columns: Sequence[ListColumn]) -> ListColumn:
+        """The lists of one column after those of the other, in place."""
+        return cls(
+            [chunk for column in columns for chunk in column.chunks],
+            [chunk for column in columns for chunk in column._offsets],
+        )
+
     def __getitem__(self, row: int) -> np.ndarray:
         """The list of one row, shape [length]."""
         chunk = int(np.searchsorted(self._first_rows, row, side="right")) - 1

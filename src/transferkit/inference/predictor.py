@@ -15,7 +15,7 @@ from transferkit import run_folder
 from transferkit.adaptation.adapters import remember_head
 from transferkit.adaptation.capsule import attach
 from transferkit.config import BackboneConfig, Precision, TokenizationConfig
-from transferkit.data.batching import FeatureTable
+from transferkit.data.batching import FeatureTable, ListColumn
 from transferkit.data.blanks import is_blank
 from transferkit.environment import file_hash, quiet_libraries, release_memory
 from transferkit.errors import DataError, RunError
@@ -38,6 +38,8 @@ Text = str | tuple[str, str]
 Form = LeanClassifier | QuantizedClassifier
 # Of one pass, whose states take as many bytes in both; 4,096 in fp32 are no faster and take up to a fifth more memory.
 MAX_BATCH_TOKENS: dict[Precision, int] = {"bf16": 4096, "fp32": 2048}
+# What a tokenizer gives for a text takes tens of kilobytes, with all that truncation cuts off, and its ids one.
+_TOKENIZED_ROWS = 1000
 
 
 @dataclass(frozen=True)
@@ -170,11 +172,17 @@ class Predictor:
     def _answer(self, rows: Sequence[tuple[str, ...]], precision: Precision) -> np.ndarray:
         if not rows:
             return np.empty((0, len(self.labels)), dtype=np.float32)
+        parts = [
+            self._tokenized(rows[start : start + _TOKENIZED_ROWS], precision)
+            for start in range(0, len(rows), _TOKENIZED_ROWS)
+        ]
+        return self.logits_of(_joined(parts), Listener(), precision)
+
+    def _tokenized(self, rows: Sequence[tuple[str, ...]], precision: Precision) -> FeatureTable:
         form = self._form(precision)
         if form is not None:
-            return self.logits_of(form.tokenizer.encode(rows), Listener(), precision)
-        table = FeatureTable.from_arrow(self.tokenizer.encode_table(rows), self.tokenizer.pad_token_id)
-        return self.logits_of(table, Listener(), precision)
+            return form.tokenizer.encode(rows)
+        return FeatureTable.from_arrow(self.tokenizer.encode_table(rows), self.tokenizer.pad_token_id)
 
     def logits_of(self, table: FeatureTable, listener: Listener, precision: Precision = "fp32") -> np.ndarray:
         """Logits, float32 [rows, classes], of rows that are tokenized already."""
@@ -205,6 +213,16 @@ class Predictor:
         if any(is_blank(part) for part in row):
             raise DataError(f"{place.capitalize()} holds an empty text; there is nothing to predict from.")
         return row
+
+
+def _joined(parts: Sequence[FeatureTable]) -> FeatureTable:
+    """The rows of tables without labels, one after the other."""
+    types = [part.token_type_ids for part in parts if part.token_type_ids is not None]
+    return replace(
+        parts[0],
+        input_ids=ListColumn.joined([part.input_ids for part in parts]),
+        token_type_ids=ListColumn.joined(types) if types else None,
+    )
 
 
 def load(run: str | Path, *, precision: Literal["auto", "fp32", "bf16"] = "auto") -> Predictor:
