@@ -139,6 +139,23 @@ def test_it_is_trained_scored_and_answers_in_bf16(pairs: Path, tmp_path: Path) -
     assert [own[0].score for own in rounded] != [own[0].score for own in exact]
 
 
+def test_one_text_has_its_translations_and_several_have_theirs(run: Path) -> None:
+    predictor = load_translator(run)
+    texts = ["one cat", "two dog"]
+    several = predictor(texts)
+    assert predictor(text for text in texts) == several
+    # Scores are rounded by what else is in a batch.
+    singly = [predictor(text) for text in texts]
+    assert [[one.tokens for one in own] for own in singly] == [[one.tokens for one in own] for own in several]
+    assert predictor([]) == []
+
+
+@pytest.mark.parametrize("other", [None, float("nan"), 1, ["one cat"]])
+def test_what_is_not_text_is_refused_with_its_row(run: Path, other: Any) -> None:
+    with pytest.raises(DataError, match=r"^Row 2 holds .*, which is not text"):
+        load_translator(run)(["one cat", other])
+
+
 @pytest.mark.parametrize("blank", ["", " \n", "\u200b", "\ufeff"])
 def test_what_training_takes_for_blank_has_an_empty_translation(run: Path, blank: str) -> None:
     predictor = load_translator(run)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, overload
 
 import torch
 
@@ -16,6 +16,7 @@ from transferkit.errors import DataError, RunError
 from transferkit.generation.batches import Decoding, decode_all
 from transferkit.generation.decoding import Bounds, Hypothesis
 from transferkit.generation.retrace import Retraced, retrace
+from transferkit.inference.text_check import check_text
 from transferkit.models.lean_translator import LeanTranslator
 from transferkit.models.translator import Translator, build_translator
 from transferkit.run_record import TranslationRecord
@@ -48,7 +49,7 @@ class TranslationStages:
 
 
 class TranslationPredictor:
-    """A trained translator with its tokenizers. Call it with a list of texts."""
+    """A trained translator with its tokenizers. Call it with a text, or with several."""
 
     def __init__(self, folder: Path, record: TranslationRecord, precision: Precision) -> None:
         """Use `load_translator`."""
@@ -59,18 +60,38 @@ class TranslationPredictor:
         self.model = _load_model(folder, record, self.tokenizers)
         self._lean = LeanTranslator(self.model, precision)
 
+    # A text is an iterable of texts, too: the first signature that fits holds.
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, texts: str, decoding: Decoding | None = None, advanced: Callable[[int], None] = lambda _: None
+    ) -> list[Translated]: ...
+
+    @overload
     def __call__(
-        self, texts: Sequence[str], decoding: Decoding | None = None, advanced: Callable[[int], None] = lambda _: None
-    ) -> list[list[Translated]]:
-        """The translations of each text, best first; of a blank text, the empty one.
+        self, texts: Iterable[str], decoding: Decoding | None = None, advanced: Callable[[int], None] = lambda _: None
+    ) -> list[list[Translated]]: ...
+
+    def __call__(
+        self,
+        texts: str | Iterable[str],
+        decoding: Decoding | None = None,
+        advanced: Callable[[int], None] = lambda _: None,
+    ) -> list[Translated] | list[list[Translated]]:
+        """The translations of one text, best first, or of each of several; of a blank text, the empty one.
 
         Args:
             texts: sources. Longer ones than the run was trained on are translated too, and worse.
             decoding: how; as in the run's settings unless said.
             advanced: hears how many more texts are done.
+
+        Raises:
+            DataError: one is not text; the message has its row, counted from 1.
         """
-        found = self._hypotheses(texts, decoding or self.usual, advanced)
-        return [self._translated(own) for own in found]
+        sources = [texts] if isinstance(texts, str) else list(texts)
+        for number, source in enumerate(sources, start=1):
+            check_text(source, f"row {number}")
+        found = [self._translated(own) for own in self._hypotheses(sources, decoding or self.usual, advanced)]
+        return found[0] if isinstance(texts, str) else found
 
     def _hypotheses(
         self, texts: Sequence[str], decoding: Decoding, advanced: Callable[[int], None] = lambda _: None
