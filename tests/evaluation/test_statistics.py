@@ -145,8 +145,9 @@ class TestMeanInterval:
 
 
 class TestAccuracyInterval:
-    def test_rows_without_a_mistake_leave_the_exact_doubt(self):
-        right = np.ones((20, 3), dtype=bool)
+    @pytest.mark.parametrize("seeds", [1, 3, 6, 7, 10])
+    def test_rows_without_a_mistake_leave_the_exact_doubt(self, seeds):
+        right = np.ones((20, seeds), dtype=bool)
         exact = stats.binomtest(20, 20).proportion_ci(0.95, method="exact")
         assert accuracy_interval(right) == pytest.approx((exact.low, exact.high))
         exact = stats.binomtest(0, 20).proportion_ci(0.95, method="exact")

@@ -17,7 +17,7 @@ from transferkit.evaluation.results import ClassScores, Interval, Scores
 from transferkit.evaluation.statistics import (
     count_intervals,
     error_interval,
-    never_sure,
+    exact_interval,
     percentile_interval,
     resampled_row_means,
 )
@@ -40,7 +40,8 @@ def score(labels: npt.ArrayLike, logits: npt.ArrayLike, names: tuple[str, ...]) 
     baseline = {name: float(value) for name, value in confusion_metrics(_majority_answers(confusion)).items()}
     metrics = {name: float(value) for name, value in confusion_metrics(confusion).items()}
     intervals = count_intervals(confusion, confusion_metrics)
-    intervals["accuracy"] = never_sure(intervals["accuracy"], len(true))
+    if (right := int(np.trace(confusion))) in (0, len(true)):
+        intervals["accuracy"] = exact_interval(len(true), all_right=right > 0)
     probability_metrics, probability_intervals = _probability_scores(true, log_p)
     reason = collapse_reason(confusion, metrics, intervals, baseline["accuracy"], names)
     return Scores(

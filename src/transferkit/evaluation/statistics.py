@@ -105,20 +105,19 @@ def mean_interval(values: npt.ArrayLike, resamples: int = RESAMPLES, seed: int =
 
 def accuracy_interval(right: npt.NDArray[np.bool_]) -> Interval:
     """The interval of the mean accuracy of `right` answers [n, S]."""
-    return never_sure(mean_interval(right), len(right))
+    if right.all() or not right.any():
+        return exact_interval(len(right), all_right=bool(right.all()))
+    return mean_interval(right)
 
 
-def never_sure(interval: Interval, rows: int) -> Interval:
-    """An interval of an accuracy on so many rows, also where every answer is right, or every one wrong.
+def exact_interval(rows: int, all_right: bool) -> Interval:
+    """The interval of an accuracy where the answers to so many rows are all right, or all wrong.
 
     All resamples are alike there and show no doubt: the interval is the exact one (Clopper & Pearson 1934), of the
     rows alone, whatever the number of seeds.
     """
-    low, high = interval
-    farthest = ((1 - LEVEL) / 2) ** (1 / rows)
-    if low == 1:
-        return farthest, 1.0
-    return (0.0, 1 - farthest) if high == 0 else interval
+    farthest = float(((1 - LEVEL) / 2) ** (1 / rows))
+    return (farthest, 1.0) if all_right else (0.0, 1 - farthest)
 
 
 def mcnemar_p(right_a: npt.NDArray[np.bool_], right_b: npt.NDArray[np.bool_]) -> float:
