@@ -16,7 +16,13 @@ COSTS = {  # trainable parameters, seconds, bytes
 }
 LABELS = np.arange(1000) % 2
 BASELINE = {"accuracy": 0.5}
-CIRCUMSTANCES = {"task": "classification", "created": "", "config": {}, "environment": {}, "data": samples.data_facts()}
+CIRCUMSTANCES = {
+    "task": "classification",
+    "created": "2026-01-31T10:00:00+00:00",
+    "config": {},
+    "environment": {},
+    "data": samples.data_facts(),
+}
 
 
 def answers(accuracy, shift=0, labels=LABELS):

@@ -97,7 +97,10 @@ class TestDecide:
         assert "No run finished" in verdict.reason
 
     def test_one_strategy_says_that_there_is_no_comparison(self):
-        assert "no other strategy to compare it with" in compared({"lora": {0: answers(0.8)}})[2].reason
+        failed = RunResult(strategy="full", seed=0, run="runs/full-seed0", status="failed", error="nan")
+        for extra in ((), (failed,)):
+            reason = compared({"lora": {0: answers(0.8)}}, extra=extra)[2].reason
+            assert "No other strategy has results to compare it with." in reason
 
     def test_one_seed_is_said_and_several_are_counted(self):
         one = compared({"lora": {0: answers(0.8)}, "full": {0: answers(0.7)}})[2].reason

@@ -9,8 +9,11 @@ from functools import cache
 from html.parser import HTMLParser
 from itertools import pairwise
 
+import numpy as np
 import pytest
 
+from tests.comparison import made_up
+from transferkit.comparison.conclusion import conclude
 from transferkit.config import labels_of
 from transferkit.evaluation.results import Comparison, Mistake, RunResult
 from transferkit.report import page
@@ -336,6 +339,32 @@ def test_interrupted_run_shows_what_was_reached() -> None:
 @pytest.mark.parametrize("results", [[], [samples.failed("lora", "no memory")]])
 def test_a_comparison_without_a_score_says_so(results: list[RunResult]) -> None:
     assert "There are no scores" in Reader(render(samples.compare(results), [])).text
+
+
+def of_which_full_failed_once(*others: str) -> Comparison:
+    right = {name: made_up.answers(a) for name, a in (("full", 0.95), ("lora", 0.8), ("linear-probe", 0.7))}
+    predictions = {"full": {0: right["full"]}, **{name: dict.fromkeys(range(2), right[name]) for name in others}}
+    runs = [made_up.finished(name, seed, one) for name, of in predictions.items() for seed, one in of.items()]
+    failed = RunResult(strategy="full", seed=1, run="runs/full-seed1", status="failed", error="nan loss")
+    logits = {name: {seed: np.eye(2)[one] for seed, one in of.items()} for name, of in predictions.items()}
+    return conclude([*runs, failed], logits, made_up.LABELS, 0.01, **made_up.CIRCUMSTANCES)
+
+
+def test_a_strategy_that_is_left_out_is_called_so_and_is_in_no_comparison_of_costs() -> None:
+    comparison = of_which_full_failed_once("lora", "linear-probe")
+    full = next(strategy for strategy in gather(comparison) if strategy.name == "full")
+    assert full.flags == ("left out", "failed in 1 of 2 runs")
+    labels = [attributes.get("aria-label", "") for _, attributes in Reader(render(comparison, [])).elements]
+    costs = [label for label in labels if "on the front" in label]
+    assert costs
+    assert not any("full" in text for text in costs)
+
+
+def test_the_only_strategy_has_no_figures_beside_the_verdict_where_it_is_left_out() -> None:
+    text = Reader(render(of_which_full_failed_once(), [])).text
+    assert "No strategy is recommended" in text
+    assert "Nothing to recommend. Left out, as at least half of the runs failed" in text
+    assert "answered rightly" not in text
 
 
 def test_mistakes_are_all_there_without_the_script() -> None:

@@ -61,7 +61,7 @@ def decide(
     if failed:
         sentences.append(_left_out(failed))
     if len(summaries) == 1:
-        sentences.append("There is no other strategy to compare it with.")
+        sentences.append("No other strategy has results to compare it with.")
     elif use is not best:
         sentences.append(_what_it_gives_up(use, best, behind[use.strategy], tie_names))
     else:

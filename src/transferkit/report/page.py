@@ -75,7 +75,7 @@ def render(comparison: Comparison, histories: History, mistakes: list[Mistake], 
     scored = [strategy for strategy in strategies if strategy.accuracy is not None]
     baseline = comparison.baseline.get("accuracy")
     chosen = _chosen(comparison, strategies)
-    sound = [strategy for strategy in scored if not strategy.collapsed]
+    sound = [strategy for strategy in scored if not strategy.collapsed and not strategy.left_out]
     alternatives = tables.alternatives(comparison, sound)
     efficiency = tables.efficiency(sound, baseline)
     learning = _learning(strategies, histories, baseline)
@@ -172,7 +172,7 @@ def _environment() -> Environment:
 
 def _chosen(comparison: Comparison, strategies: Sequence[StrategyView]) -> StrategyView | None:
     """The strategy whose figures stand beside the verdict: the recommended one, or the only one."""
-    if len(strategies) == 1:
+    if len(strategies) == 1 and not strategies[0].left_out:
         return strategies[0]
     return next((strategy for strategy in strategies if strategy.name == comparison.verdict.use), None)
 

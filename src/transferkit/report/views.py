@@ -23,11 +23,12 @@ from transferkit.settings import is_named
 
 # Of a name in a picture: beside a point in the middle of the narrowest one it still fits.
 _SHORT_LETTERS = 20
+_LEFT_OUT = "left out"
 
 
 @dataclass(frozen=True)
 class StrategyView:
-    """All runs of one strategy, its summary if any run finished, and its look."""
+    """All runs of one strategy, its summary unless it has none or was left out, and its look."""
 
     name: str
     # The name in pictures, which no other strategy of the page has.
@@ -41,7 +42,7 @@ class StrategyView:
 
     @property
     def scored(self) -> tuple[RunResult, ...]:
-        """The runs that its numbers are means of: those of the summary, else interrupted ones with scores."""
+        """The runs that its numbers are means of: those of the summary, else all with scores."""
         if self.summary is not None:
             return tuple(run for run in self.runs if run.status == "finished" and run.seed in self.summary.seeds)
         return tuple(run for run in self.runs if run.metrics)
@@ -83,6 +84,11 @@ class StrategyView:
     def collapsed(self) -> bool:
         """Whether it has learnt nothing, so that its costs are the price of nothing."""
         return self.summary is not None and self.summary.collapsed
+
+    @property
+    def left_out(self) -> bool:
+        """Whether so many of its runs failed that the scores of the others do not count."""
+        return _LEFT_OUT in self.flags
 
     @property
     def trainable_share(self) -> float | None:
@@ -159,6 +165,9 @@ def _flags(comparison: Comparison, name: str) -> tuple[str, ...]:
         flags.append("ties with the best")
     if collapsed := [run for run in runs if run.collapsed]:
         flags.append(_among("collapsed", len(collapsed), len(runs)))
+    summed = {summary.strategy for summary in comparison.summaries}
+    if name not in summed and any(run.status == "finished" for run in runs):
+        flags.append(_LEFT_OUT)
     for status in ("failed", "interrupted"):
         if met := [run for run in runs if run.status == status]:
             flags.append(_among(status, len(met), len(runs)))
