@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 import sys
 from collections.abc import Callable
@@ -215,6 +216,11 @@ def test_threads_get_the_rows_that_one_gets(backbone: Folders) -> None:
     finally:
         sys.setswitchinterval(before)
     assert answers == expected * 200
+
+
+def test_it_can_be_handed_to_another_process(backbone: Folders) -> None:
+    tokenizer = load(backbone("bert"))
+    assert pickle.loads(pickle.dumps(tokenizer)).encode([("a film",)]) == tokenizer.encode([("a film",)])
 
 
 def test_characters_outside_the_vocabulary_are_unknown_and_harmless(backbone: Folders) -> None:

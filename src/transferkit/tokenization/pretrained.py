@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 DEFAULT_MAX_LENGTH = 256
+# A call switches truncation on or off in the tokenizer itself, so threads take turns.
+_TURN = Lock()
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,6 @@ class TextTokenizer:
     backend: Any
     max_length: int
     notes: tuple[str, ...] = ()
-    _turn: Lock = field(default_factory=Lock, repr=False, compare=False)
 
     @classmethod
     def load(cls, folder: Path, config: TokenizationConfig, allowed_length: int | None) -> TextTokenizer:
@@ -140,8 +141,7 @@ class TextTokenizer:
         return {name: encoded[name] for name in ("input_ids", "token_type_ids") if name in encoded}
 
     def _call(self, *texts: Any, **settings: Any) -> Any:
-        # A call switches truncation on or off in the backend itself, so threads take turns.
-        with self._turn:
+        with _TURN:
             return self.backend(*texts, **settings)
 
     @uncollected()
