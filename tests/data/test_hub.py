@@ -18,6 +18,7 @@ from transformers import BertConfig, BertModel
 
 from tests.hub_server import serve
 from transferkit.data import hub
+from transferkit.errors import DataError
 
 CARD = """---
 configs:
@@ -177,6 +178,16 @@ def test_a_full_disk_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub, "_find", lambda name: (name, None))
     monkeypatch.setattr(datasets, "load_dataset", load)
     with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+        hub.read("someone/reviews")
+
+
+def test_a_failure_without_words_is_told_by_its_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(*_: object) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr(hub, "_find", lambda name: (name, None))
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    with pytest.raises(DataError, match="cannot be loaded: TimeoutError"):
         hub.read("someone/reviews")
 
 

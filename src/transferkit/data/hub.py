@@ -126,7 +126,8 @@ def _load(name: str, reading: Reading) -> Source:
 
 
 def _not_loaded(name: str, error: Exception) -> str:
-    return f"The hub's data set {name!r} cannot be loaded: {str(error).splitlines()[0]}"
+    reason = str(error) or type(error).__name__
+    return f"The hub's data set {name!r} cannot be loaded: {reason.splitlines()[0]}"
 
 
 def _wrong_config(reading: Reading) -> str | None:
@@ -134,7 +135,7 @@ def _wrong_config(reading: Reading) -> str | None:
     repository, config = reading
     try:
         configs = datasets.get_dataset_config_names(repository)
-    except ValueError:
+    except (ValueError, HfHubHTTPError):
         return None
     if config in configs or (config is None and len(configs) < 2):
         return None

@@ -64,10 +64,13 @@ def _composed(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
     Two that look the same are then the same, so that a perfect translation is scored as one.
     """
-    composed = [pc.utf8_normalize(chunk, form="NFC") for chunk in column.chunks]
-    # Chunks that were in this form already stay where they are, which may be on the disk.
-    kept = [old if new.equals(old) else new for old, new in zip(column.chunks, composed, strict=True)]
-    return pa.chunked_array(kept, pa.string())
+
+    def of_chunk(chunk: pa.Array) -> pa.Array:
+        composed = pc.utf8_normalize(chunk, form="NFC")
+        # One that was in this form already stays where it is, which may be on the disk.
+        return chunk if composed.equals(chunk) else composed
+
+    return pa.chunked_array([of_chunk(chunk) for chunk in column.chunks], pa.string())
 
 
 def _found(columns: pa.Table, where: str) -> Languages:
