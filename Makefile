@@ -17,7 +17,7 @@ demo: setup ## Compare six ways to adapt a small encoder to film reviews; writes
 	$(BIN)/transferkit compare --out runs/demo
 
 test: $(VENV)/.installed-test ## Run the tests
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q -n 2
 
 test-slow: $(VENV)/.installed-test ## Run the tests that take minutes, such as the published targets
 	$(BIN)/pytest -q -m slow
