@@ -44,12 +44,11 @@ def summarise(
         predictions: [n] of each finished run, by strategy and seed.
         labels: [n], true classes.
     """
-    runs_of: dict[str, list[RunResult]] = {}
-    for run in results:
-        runs_of.setdefault(run.strategy, []).append(run)
-    steady = {name: runs for name, runs in runs_of.items() if 2 * _number(runs, "failed") < len(runs)}
-    finished = {name: [run for run in runs if run.status == "finished"] for name, runs in steady.items()}
-    finished = {name: runs for name, runs in finished.items() if runs}
+    finished = {}
+    for strategy, runs in _by_strategy(results).items():
+        of_use = [run for run in runs if run.status == "finished"]
+        if of_use and 2 * _failed(runs) < len(runs):
+            finished[strategy] = of_use
     shared = set.intersection(*({run.seed for run in runs} for runs in finished.values())) if finished else set()
     counted = {strategy: [run for run in runs if run.seed in shared] or runs for strategy, runs in finished.items()}
     unranked = [
@@ -97,16 +96,23 @@ def oriented(pairs: Sequence[Pair], first: str, second: str) -> Pair | None:
 def failing(results: Sequence[RunResult], summaries: Sequence[StrategySummary]) -> dict[str, str]:
     """The strategies that `summarise` has left out though some of their runs finished, and how many of them failed."""
     summed = {summary.strategy for summary in summaries}
-    found = {}
-    for name in dict.fromkeys(run.strategy for run in results if run.status == "finished"):
-        if name not in summed:
-            runs = [run for run in results if run.strategy == name]
-            found[name] = f"{_number(runs, 'failed')} of {len(runs)}"
-    return found
+    return {
+        strategy: f"{_failed(runs)} of {len(runs)}"
+        for strategy, runs in _by_strategy(results).items()
+        if strategy not in summed and any(run.status == "finished" for run in runs)
+    }
 
 
-def _number(runs: Sequence[RunResult], status: str) -> int:
-    return sum(run.status == status for run in runs)
+def _by_strategy(results: Sequence[RunResult]) -> dict[str, list[RunResult]]:
+    runs: dict[str, list[RunResult]] = {}
+    for run in results:
+        runs.setdefault(run.strategy, []).append(run)
+    return runs
+
+
+def _failed(runs: Sequence[RunResult]) -> int:
+    """How many of them."""
+    return sum(run.status == "failed" for run in runs)
 
 
 def pareto_front(costs: npt.ArrayLike, scores: npt.ArrayLike) -> BoolArray:

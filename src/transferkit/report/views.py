@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import fmean
 
+from transferkit.comparison.evidence import failing
 from transferkit.config import StrategySpec, labels_of
 from transferkit.evaluation.calibration import pooled
 from transferkit.evaluation.results import (
@@ -165,8 +166,7 @@ def _flags(comparison: Comparison, name: str) -> tuple[str, ...]:
         flags.append("ties with the best")
     if collapsed := [run for run in runs if run.collapsed]:
         flags.append(_among("collapsed", len(collapsed), len(runs)))
-    summed = {summary.strategy for summary in comparison.summaries}
-    if name not in summed and any(run.status == "finished" for run in runs):
+    if name in failing(comparison.results, comparison.summaries):
         flags.append(_LEFT_OUT)
     for status in ("failed", "interrupted"):
         if met := [run for run in runs if run.status == status]:
