@@ -30,6 +30,11 @@ class RunError(TransferKitError):
     """A run folder is missing, incomplete, or would be overwritten."""
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what a library's error says, or its kind where it says nothing."""
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
 def did_you_mean(name: str, known: Iterable[str], most: int = 3) -> str:
     """A hint that names what `name` may stand for: ' Did you mean a, b?', or the known names, or nothing."""
     names = [str(item) for item in known]

@@ -13,7 +13,7 @@ from transferkit.data.arrow_types import with_class_names
 from transferkit.data.chunks import CHUNK_ROWS
 from transferkit.data.tables import SPLIT_NAMES, Source, Table, split_called
 from transferkit.data.text_lines import FileOptions, whole_text
-from transferkit.errors import DataError
+from transferkit.errors import DataError, first_line
 
 # aclImdb keeps its reviews without a label among the labelled ones.
 _UNLABELLED = "unsup"
@@ -57,7 +57,7 @@ def _read_saved(folder: Path) -> Source:
     try:
         saved = datasets.load_from_disk(str(folder))
     except (OSError, ValueError, pa.ArrowInvalid) as error:
-        raise DataError(f"The data set saved in {folder} cannot be read: {str(error).splitlines()[0]}") from None
+        raise DataError(f"The data set saved in {folder} cannot be read: {first_line(error)}") from None
     if isinstance(saved, datasets.Dataset):
         saved = datasets.DatasetDict(train=saved)
     return from_dataset_dict(saved, str(folder))

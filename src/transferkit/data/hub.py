@@ -20,7 +20,7 @@ from huggingface_hub.utils import httpx
 
 from transferkit.data.folders import from_dataset_dict
 from transferkit.data.tables import Source
-from transferkit.errors import DataError, did_you_mean
+from transferkit.errors import DataError, did_you_mean, first_line
 from transferkit.hub_errors import answer, is_of_the_machine
 
 # Long enough for a slow line, short enough that an unreachable hub is said within seconds.
@@ -126,8 +126,7 @@ def _load(name: str, reading: Reading) -> Source:
 
 
 def _not_loaded(name: str, error: Exception) -> str:
-    reason = str(error) or type(error).__name__
-    return f"The hub's data set {name!r} cannot be loaded: {reason.splitlines()[0]}"
+    return f"The hub's data set {name!r} cannot be loaded: {first_line(error)}"
 
 
 def _wrong_config(reading: Reading) -> str | None:

@@ -13,7 +13,7 @@ import pyarrow.parquet
 from transferkit.data.arrow_types import is_left_out, plain_type, with_class_names
 from transferkit.data.chunks import CHUNK_ROWS, Chunk, refuse_repeated
 from transferkit.data.text_lines import FileOptions
-from transferkit.errors import DataError
+from transferkit.errors import DataError, first_line
 
 
 def chunks(path: Path, options: FileOptions) -> Iterator[Chunk]:
@@ -62,7 +62,7 @@ def _refused(path: Path) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError, UnicodeError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
+        reason = first_line(error).rstrip(".")
         raise DataError(f"{path} cannot be read as Parquet: {reason}; fetch or write the file again.") from None
 
 

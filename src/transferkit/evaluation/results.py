@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from transferkit.environment import write_file
-from transferkit.errors import RunError
+from transferkit.errors import RunError, first_line
 
 Interval = tuple[float, float]
 Point = tuple[float, float, float]
@@ -309,8 +309,8 @@ def reading(path: Path) -> Iterator[None]:
     try:
         yield
     except (ValueError, KeyError, SafetensorError) as error:
-        first = str(error).splitlines()[0]
-        raise RunError(f"{path} is damaged or of another version ({first}); run again with --overwrite.") from None
+        reason = first_line(error)
+        raise RunError(f"{path} is damaged or of another version ({reason}); run again with --overwrite.") from None
 
 
 def read_json(path: Path, kind: type[AnyRecord]) -> AnyRecord:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from transferkit.errors import RunError
+from transferkit.errors import RunError, first_line
 from transferkit.inference.lean_tokenizer import LeanTokenizer
 from transferkit.run_record import RunRecord
 
@@ -57,7 +57,7 @@ class QuantizedClassifier:
         try:
             self._model = core.compile_model(core.read_model(file), "CPU", hints)
         except RuntimeError as error:
-            raise RunError(f"{file} cannot be loaded by OpenVINO: {str(error).splitlines()[0]}.") from None
+            raise RunError(f"{file} cannot be loaded by OpenVINO: {first_line(error)}.") from None
         self.tokenizer = LeanTokenizer(run, record.tokenizer)
 
     def __call__(self, batch: dict[str, Tensor]) -> Tensor:
