@@ -74,6 +74,7 @@ NUMBERS = torch.randn(2, 4, 6, 6, generator=torch.Generator().manual_seed(1))
 BOOLS = torch.tensor([6, 4])[:, None, None, None] > torch.arange(6)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
 @pytest.mark.parametrize("is_causal", [False, True])
 @pytest.mark.parametrize("mask", [None, BOOLS, NUMBERS[:, :1]], ids=["no mask", "bools", "numbers"])
 @pytest.mark.parametrize(
@@ -82,12 +83,38 @@ BOOLS = torch.tensor([6, 4])[:, None, None, None] > torch.arange(6)
     ids=["nothing more", "scaling", "causal", "not causal", "bias"],
 )
 def test_what_a_layer_asks_for_is_what_the_fused_kernel_gives(
-    is_causal: bool, mask: torch.Tensor | None, settings: dict[str, Any]
+    is_causal: bool, mask: torch.Tensor | None, settings: dict[str, Any], dtype: torch.dtype
 ) -> None:
     torch.manual_seed(0)
-    layer, states = Looking(is_causal), torch.randn(3, 2, 4, 6, 8)
-    fused, _ = sdpa_attention_forward(layer, *states, mask, **settings)
-    torch.testing.assert_close(attend(layer, *states, mask, **settings)[0], fused)
+    layer, states = Looking(is_causal), torch.randn(3, 2, 4, 6, 8).to(dtype)
+    exact, rough = (x.clone().requires_grad_() for x in (states.float(), states))
+    fused, _ = sdpa_attention_forward(layer, *exact, mask, **settings)
+    ours, _ = attend(layer, *rough, mask, **settings)
+    assert ours.dtype == dtype
+    tolerances = {"atol": 0.03, "rtol": 0.03} if dtype == torch.bfloat16 else {"atol": 1e-5, "rtol": 1e-5}
+    torch.testing.assert_close(ours.float(), fused, **tolerances)
+    fused.sum().backward()
+    ours.sum().backward()
+    assert exact.grad is not None
+    assert rough.grad is not None
+    torch.testing.assert_close(rough.grad.float(), exact.grad, **tolerances)
+
+
+@pytest.mark.parametrize("mask", [None, (22, 15)], ids=["no mask", "padding"])
+@pytest.mark.parametrize(("keys", "computed"), [(12, 12), (22, 32), (32, 32), (36, 36)])
+def test_in_bf16_keys_that_hardly_fill_a_vector_are_joined_by_some_that_nothing_looks_at(
+    monkeypatch: pytest.MonkeyPatch, keys: int, computed: int, mask: tuple[int, int] | None
+) -> None:
+    torch.manual_seed(0)
+    states = torch.randn(3, 2, 4, keys, 8)
+    shown = None if mask is None else torch.tensor(mask)[:, None, None, None] > torch.arange(keys)
+    fused, _ = sdpa_attention_forward(Looking(False), *states, shown)
+    widths = []
+    softmax = torch.softmax
+    monkeypatch.setattr(torch, "softmax", lambda scores, dim: widths.append(scores.shape[-1]) or softmax(scores, dim))
+    ours, _ = attend(Looking(False), *states.to(torch.bfloat16), shown)
+    assert widths == [computed]
+    torch.testing.assert_close(ours.float(), fused, atol=0.03, rtol=0.03)
 
 
 def test_one_query_looks_at_all_keys() -> None:
