@@ -19,9 +19,13 @@ from benchmarks.recipe import BACKBONE, MAX_LENGTH, STRATEGIES, of_strategy, rea
 from transferkit.environment import quiet_libraries
 
 TARGET = 5.0
+JOBS = (
+    "TransferKit makes {} runs at once, each in a process with its share of the threads; its peak of memory is that of "
+    "all processes together, and what they share counts in each."
+)
 
 
-def ours(splits: data.Splits, epochs: int, seeds: Sequence[int], _pair: int) -> Attempt:
+def ours(splits: data.Splits, epochs: int, seeds: Sequence[int], jobs: int, _pair: int) -> Attempt:
     """One call of `compare`, its statistics and its report included."""
     quiet_libraries()
 
@@ -32,7 +36,7 @@ def ours(splits: data.Splits, epochs: int, seeds: Sequence[int], _pair: int) -> 
             settings: dict[str, Any] = recipes[0].shared(splits.write(folder))
             settings |= {"strategies": [recipe.spec for recipe in recipes], "seeds": list(seeds)}
             config = transferkit.CompareConfig.model_validate(settings)
-            comparison = transferkit.compare(config, folder / "out")
+            comparison = transferkit.compare(config, folder / "out", jobs=jobs)
             failed = [result.error for result in comparison.results if result.status != "finished"]
             assert not failed, failed
             runs = {(result.strategy, result.seed): folder / "out" / result.run for result in comparison.results}
@@ -40,7 +44,7 @@ def ours(splits: data.Splits, epochs: int, seeds: Sequence[int], _pair: int) -> 
         return None, np.concatenate(answers)
 
     with harness.no_states_kept():
-        return harness.measured(work)
+        return harness.measured(work, harness.PeakOfAll() if jobs > 1 else None)
 
 
 def peer(splits: data.Splits, epochs: int, seeds: Sequence[int], bf16: bool, _pair: int) -> Attempt:
@@ -58,11 +62,11 @@ def peer(splits: data.Splits, epochs: int, seeds: Sequence[int], bf16: bool, _pa
 
 
 def sides(
-    splits: data.Splits, epochs: int, seeds: Sequence[int], peers: Sequence[str]
+    splits: data.Splits, epochs: int, seeds: Sequence[int], peers: Sequence[str], jobs: int
 ) -> dict[str, Callable[[int], Attempt]]:
     """What takes turns; every pair repeats the same work."""
     chosen = {name: partial(peer, splits, epochs, seeds, name == PEER_BF16) for name in peers}
-    return {OURS: partial(ours, splits, epochs, seeds), **chosen}
+    return {OURS: partial(ours, splits, epochs, seeds, jobs), **chosen}
 
 
 def by_strategy(splits: data.Splits, attempts: Mapping[str, Sequence[Attempt]], seeds: int) -> dict[str, Any]:
@@ -85,9 +89,11 @@ def main(arguments: list[str] | None = None) -> None:
     splits = data.film_reviews(options.rows, options.validation_rows, options.test_rows)
     harness.say("once on a few rows, untimed: libraries load and kernels are chosen")
     few = data.film_reviews(16, validation=8, test=8)
-    for side in sides(few, 1, [0], options.peers).values():
+    for side in sides(few, 1, [0], options.peers, options.jobs).values():
         side(0)
-    attempts = harness.alternate(options.pairs, sides(splits, options.epochs, options.seeds, options.peers))
+    attempts = harness.alternate(
+        options.pairs, sides(splits, options.epochs, options.seeds, options.peers, options.jobs)
+    )
     runs = len(STRATEGIES) * len(options.seeds)
     work = {
         "data": splits.name,
@@ -100,6 +106,7 @@ def main(arguments: list[str] | None = None) -> None:
         "epochs": options.epochs,
         "batch": of_strategy("full", options.epochs).batch_size,
         "max_length": MAX_LENGTH,
+        "jobs": options.jobs,
         "pairs": options.pairs,
     }
     differences = [
@@ -108,6 +115,7 @@ def main(arguments: list[str] | None = None) -> None:
         harness.PEAKS_ALONE.format("one epoch with one seed"),
         "TransferKit tokenizes once for all runs, and those that freeze the same layers share what these give; the "
         "peer does all of it in every run.",
+        *[JOBS.format(options.jobs)] * (options.jobs > 1),
         "Timed is everything from the rows to the test scores; TransferKit's side also draws statistics and a report.",
     ]
     rows = len(splits.train) * options.epochs * runs
@@ -115,7 +123,7 @@ def main(arguments: list[str] | None = None) -> None:
     benchmark = Benchmark("grid", f"{splits.name}{options.unusual}", work, differences, rows, {PEER: TARGET})
     result = harness.summarise(benchmark, attempts)
     result["by_strategy"] = by_strategy(splits, attempts, len(options.seeds))
-    harness.with_peaks_alone(result, sides(splits, 1, options.seeds[:1], options.peers))
+    harness.with_peaks_alone(result, sides(splits, 1, options.seeds[:1], options.peers, options.jobs))
     harness.write(result, options.out)
 
 
@@ -131,8 +139,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--seeds", type=lambda text: [int(part) for part in text.split(",")], default=[0, 1], help="with commas"
     )
+    parser.add_argument("--jobs", type=harness.positive, default=1, help="runs that TransferKit makes at once")
     harness.peers_option(parser)
-    return harness.parsed(parser, arguments, "rows", "validation_rows", "test_rows", "epochs", "seeds")
+    return harness.parsed(parser, arguments, "rows", "validation_rows", "test_rows", "epochs", "seeds", "jobs")
 
 
 if __name__ == "__main__":

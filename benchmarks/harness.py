@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from multiprocessing import get_context
@@ -24,6 +24,7 @@ from unittest.mock import patch
 
 import numpy as np
 import numpy.typing as npt
+import psutil
 
 from transferkit.environment import PeakMemory, cache_folder, describe, release_memory
 from transferkit.errors import TransferKitError
@@ -162,11 +163,26 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def measured(work: Callable[[], tuple[float | None, Answers | None]]) -> Attempt:
-    """Run `work`, which returns the seconds of the part that counts (None: all of it) and its answers."""
+class PeakOfAll(PeakMemory):
+    """The same of the process and those that it has started; libraries that they share count in each."""
+
+    def now(self) -> int:
+        """Bytes at this moment."""
+        total = super().now()
+        for child in self._process.children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                total += child.memory_info().rss
+        return total
+
+
+def measured(work: Callable[[], tuple[float | None, Answers | None]], memory: PeakMemory | None = None) -> Attempt:
+    """Run `work`, which returns the seconds of the part that counts (None: all of it) and its answers.
+
+    `memory` is of this process alone unless said: to look for others takes time.
+    """
     gc.collect()
     release_memory()
-    with PeakMemory() as memory:
+    with memory or PeakMemory() as memory:
         start = time.perf_counter()
         seconds, answers = work()
         total = time.perf_counter() - start

@@ -117,9 +117,11 @@ def _run(
 
 
 def compare(
-    config: CompareConfig, out: str | Path, *, overwrite: bool = False, listener: Listener | None = None
+    config: CompareConfig, out: str | Path, *, overwrite: bool = False, jobs: int = 1, listener: Listener | None = None
 ) -> Comparison:
     """Compare strategies x seeds in the folder `out`; runs that are finished there already are kept.
+
+    `jobs` runs are made at once, each in a process of its own with its share of torch's threads.
 
     Raises:
         TransferKitError: a setting, the data or the backbone does not allow it.
@@ -128,7 +130,7 @@ def compare(
     folder = Path(out)
     with run_folder.reserved(folder):
         try:
-            return grid.compare(config, folder, overwrite, listener or Listener())
+            return grid.compare(config, folder, overwrite, listener or Listener(), jobs)
         finally:
             if (folder / run_folder.COMPARISON_FILE).is_file():
                 draw_report(folder)

@@ -131,9 +131,11 @@ def pretrain(
 @click.option("--seeds", help="Separated by commas: 0,1,2; else 0.")
 @click.option("--out", type=click.Path(path_type=Path), default="runs/comparison", show_default=True,
               help="The folder to write.")  # fmt: skip
+@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True,
+              help="Runs to make at once, each in a process and memory of its own.")  # fmt: skip
 def compare(
-    recipe: Path | None, strategies: str | None, seeds: str | None, out: Path, assignments: tuple[str, ...],
-    overwrite: bool, as_json: bool, **options: Any,
+    recipe: Path | None, strategies: str | None, seeds: str | None, out: Path, jobs: int,
+    assignments: tuple[str, ...], overwrite: bool, as_json: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Compare strategies x seeds on the same data, and say what to use.
 
@@ -149,7 +151,7 @@ def compare(
     }
     config = compare_config(recipe, settings, assignments)
     with console.progress() as listener:
-        comparison = api.compare(config, out, overwrite=overwrite, listener=listener)
+        comparison = api.compare(config, out, overwrite=overwrite, jobs=jobs, listener=listener)
     if as_json:
         click.echo(comparison.model_dump_json(by_alias=True, indent=2))
     else:

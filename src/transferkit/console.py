@@ -75,11 +75,13 @@ class ProgressListener(Listener):
             self._run = None
         self._job = self._progress.add_task("all runs", total=rows)
 
-    def started(self, label: str, rows: int) -> None:
-        """Start the bar of a run."""
+    def started(self, label: str, rows: int | None) -> None:
+        """Start the bar of a run; of several at once none has its own."""
         if self._run is not None:
             self._progress.remove_task(self._run)
-        self._run = self._progress.add_task(label, total=rows)
+            self._run = None
+        if rows is not None:
+            self._run = self._progress.add_task(label, total=rows)
         self._heading_is_due = True
         self.said(label)
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import psutil
 
@@ -170,9 +170,9 @@ class PeakMemory:
 
     INTERVAL_SECONDS = 0.05
 
-    def __enter__(self) -> PeakMemory:
+    def __enter__(self) -> Self:
         self._process = psutil.Process()
-        self.bytes: int = self._process.memory_info().rss
+        self.bytes = self.now()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._sample, daemon=True)
         self._thread.start()
@@ -184,6 +184,11 @@ class PeakMemory:
         self._stop.set()
         self._thread.join()
 
+    def now(self) -> int:
+        """Bytes at this moment."""
+        resident: int = self._process.memory_info().rss
+        return resident
+
     def _sample(self) -> None:
         while not self._stop.wait(self.INTERVAL_SECONDS):
-            self.bytes = max(self.bytes, self._process.memory_info().rss)
+            self.bytes = max(self.bytes, self.now())

@@ -46,6 +46,18 @@ def benchmark(new_seeds: bool = False) -> harness.Benchmark:
     return harness.Benchmark("some", "kind", {"rows": 4}, [], 8, {PEER: 3.0}, TRUTH, new_seeds)
 
 
+def test_a_peak_of_all_counts_the_processes_that_were_started() -> None:
+    code = "block = bytearray(200_000_000); print(flush=True); input()"
+    with harness.PeakOfAll() as memory:
+        before = memory.bytes
+        with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+            assert child.stdout is not None
+            child.stdout.readline()
+            assert memory.now() - before > 150_000_000
+            child.communicate(b"\n")
+    assert memory.now() - before < 100_000_000
+
+
 def test_ratios_are_of_the_medians_and_their_ends_of_the_pairs() -> None:
     attempts = {
         OURS: [attempt(1.0), attempt(2.0), attempt(4.0)],

@@ -125,6 +125,20 @@ def test_other_data_in_the_same_folder_is_refused_whatever_the_strategy(
     assert "is a run on other data" in answer.err
 
 
+def test_runs_side_by_side_show_each_run_in_one_piece(tmp_path: Path, bert: Path, run: Run) -> None:
+    answer = run(
+        "compare", "--data", reviews(tmp_path / "r.csv"), "--backbone", bert, "--out", tmp_path / "c", "--epochs", 2,
+        "--strategies", "linear-probe,lora", "--jobs", 2,
+    )  # fmt: skip
+    assert answer.code == 0, answer.err
+    assert "Report:" in answer.out
+    lines = answer.err.splitlines()
+    for label in ("linear-probe (seed 0)", "lora (seed 0)"):
+        start = lines.index(label)
+        heading = next(number for number in range(start, len(lines)) if lines[number].startswith("  Epoch"))
+        assert [lines[heading + epoch].split()[0] for epoch in (1, 2)] == ["1", "2"]
+
+
 def test_a_failing_strategy_stops_no_other(tmp_path: Path, bert: Path, run: Run) -> None:
     reviews(tmp_path / "r.csv")
     answer = run(
@@ -426,6 +440,7 @@ def test_what_decodes_has_no_effect_on_a_classifier(folder: Path, run: Run, opti
         (["compare", "--strategies", "lra"], "Did you mean lora"),
         (["compare", "--set", "training.epoch=1"], "Did you mean epochs"),
         (["compare", "--set", "lora.rnk=1"], "rank"),
+        (["compare", "--jobs", "7"], "There are 6 runs, of which 7 cannot be made at once; change --jobs."),
         (["compare", "--seeds", "a"], "'a' is not a whole number"),
         (["compare", "none.yaml"], "There is no recipe file none.yaml"),
         (["compare", "--backbone", "./none"], "There is no folder ./none"),

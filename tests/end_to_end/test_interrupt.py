@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 import transferkit
@@ -69,3 +70,40 @@ def test_a_stopped_comparison_goes_on(tmp_path: Path, data: Path, backbone: Call
     assert again.returncode == 0, err
     assert [r["status"] for r in json.loads(answer)["results"]] == ["finished", "finished"]
     assert weights.stat().st_mtime_ns == before, "the finished run was repeated"
+
+
+def test_a_stopped_comparison_leaves_no_process_behind(
+    tmp_path: Path, data: Path, backbone: Callable[[str], Path]
+) -> None:
+    out = tmp_path / "comparison"
+    process = start(
+        "compare", "--data", data, "--backbone", backbone("bert"), "--out", out, "--jobs", 2,
+        "--strategies", "lora(epochs=100000),full(epochs=100000)",
+    )  # fmt: skip
+    for run in ("lora-seed0", "full-seed0"):
+        wait_for(out / "runs" / run / "metrics.jsonl", process)
+    workers = psutil.Process(process.pid).children()
+    assert len(workers) == 2
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    assert not any(worker.is_running() for worker in workers)
+    assert json.loads((out / "comparison.json").read_text(encoding="utf-8"))["results"] == []
+
+
+def test_processes_end_where_that_is_killed_which_has_started_them(
+    tmp_path: Path, data: Path, backbone: Callable[[str], Path]
+) -> None:
+    out = tmp_path / "comparison"
+    process = start(
+        "compare", "--data", data, "--backbone", backbone("bert"), "--out", out, "--jobs", 2,
+        "--strategies", "lora(epochs=100000),full(epochs=100000)",
+    )  # fmt: skip
+    for run in ("lora-seed0", "full-seed0"):
+        wait_for(out / "runs" / run / "metrics.jsonl", process)
+    workers = psutil.Process(process.pid).children()
+    process.kill()
+    process.communicate(timeout=60)
+    _, alive = psutil.wait_procs(workers, timeout=60)
+    assert alive == []

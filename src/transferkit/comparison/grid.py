@@ -4,40 +4,36 @@ from __future__ import annotations
 
 import hashlib
 import re
-import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
+
+import torch
 
 from transferkit import run_folder
 from transferkit.adaptation.strategies import make_strategy
+from transferkit.comparison.cell import Cell, Outcome, run
 from transferkit.comparison.conclusion import conclude, read_logits, write_mistakes
+from transferkit.comparison.workers import order, side_by_side
 from transferkit.config import CompareConfig, RunConfig
 from transferkit.environment import describe
-from transferkit.errors import ConfigError, RunError, TransferKitError
+from transferkit.errors import ConfigError, RunError
 from transferkit.evaluation.results import Comparison, RunResult, write_json
 from transferkit.job import Job, prepare_job
 from transferkit.parsing import first_difference
-from transferkit.pipeline import FROZEN_DROPOUT, rows_to_process, run_one
+from transferkit.pipeline import FROZEN_DROPOUT, rows_to_process
 from transferkit.settings import is_named, parse_strategy
+from transferkit.training.precision import threads
 from transferkit.training.tracking import Listener
 
 # Of the name of a folder, of which disks take 255 bytes, and some systems 260 letters of the whole path.
 _SLUG_BYTES = 100
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One run of the grid and its folder, relative to the comparison's."""
-
-    label: str
-    config: RunConfig
-    folder: str
-
-
-def compare(config: CompareConfig, out: Path, overwrite: bool, listener: Listener) -> Comparison:
-    """Run what is not finished yet and compare what is.
+def compare(config: CompareConfig, out: Path, overwrite: bool, listener: Listener, jobs: int = 1) -> Comparison:
+    """Run what is not finished yet, `jobs` runs at once, and compare what is.
 
     Ctrl-C ends the job after writing what was reached; the same call goes on from there.
 
@@ -51,12 +47,16 @@ def compare(config: CompareConfig, out: Path, overwrite: bool, listener: Listene
             "finished; leave it out."
         )
     cells = list(_cells(config))
+    if not 1 <= jobs <= len(cells):
+        raise ConfigError(f"There are {len(cells)} runs, of which {jobs} cannot be made at once; change --jobs.")
     for spec in (*config.strategies, *map(parse_strategy, config.published)):
         make_strategy(spec)
     goes_on = not overwrite and (out / "runs").is_dir() and run_folder.is_ours(out)
     if not goes_on:
         run_folder.check_free(out, overwrite)
-    job = prepare_job(config, listener, is_shared=True)
+    # Measured with the threads that a run will have.
+    with threads(max(1, torch.get_num_threads() // jobs)):
+        job = prepare_job(config, listener, is_shared=True)
     if goes_on:
         earlier = _earlier_runs(out, job)
         cells = [_where_it_is(cell, earlier) for cell in cells]
@@ -74,23 +74,37 @@ def compare(config: CompareConfig, out: Path, overwrite: bool, listener: Listene
     if finished:
         listener.said(f"{len(finished)} of {len(cells)} runs are finished already and are kept.")
     listener.planned(sum(rows[cell.folder] for cell in waiting))
-    firsts = {cell.label: cell for cell in reversed(waiting)}
-    results = dict(finished)
+    results, used_cache = dict(finished), False
     try:
-        for cell in waiting:
-            results[cell.folder] = _run(out, cell, job, listener, with_table=cell is firsts[cell.label])
-            if results[cell.folder].status == "interrupted":
-                raise KeyboardInterrupt
+        with closing(_outcomes(config, job, out, waiting, jobs, listener)) as outcomes:
+            for outcome in outcomes:
+                results[outcome.cell.folder] = outcome.result
+                used_cache |= outcome.used_cache
+                if outcome.result.status == "interrupted":
+                    raise KeyboardInterrupt
     finally:
         in_order = [results[cell.folder] for cell in cells if cell.folder in results]
         comparison = _conclude(config, job, out, in_order)
     asked = config.training.prefix_cache
-    if waiting and asked in ("memory", "disk") and not (job.cache.kept or job.cache.has_refused):
+    if waiting and asked in ("memory", "disk") and not used_cache:
         why = (
             FROZEN_DROPOUT if config.training.frozen_dropout else "no strategy here leaves the first layers as they are"
         )
         listener.said(f"--prefix-cache {asked} had no effect: {why}.")
     return comparison
+
+
+def _outcomes(
+    config: CompareConfig, job: Job, out: Path, cells: Sequence[Cell], jobs: int, listener: Listener
+) -> Generator[Outcome]:
+    """What comes of each cell, as soon as it is known."""
+    firsts = {cell.label: cell for cell in reversed(cells)}.values()
+    if jobs > 1:
+        yield from side_by_side(order(config, job, out), cells, firsts, jobs, listener)
+        return
+    for cell in cells:
+        result = run(out, cell, job, listener, with_table=cell in firsts)
+        yield Outcome(cell, result, job.cache.is_used)
 
 
 def _conclude(config: CompareConfig, job: Job, out: Path, results: list[RunResult]) -> Comparison:
@@ -159,27 +173,4 @@ def _finished(out: Path, cell: Cell) -> RunResult | None:
             f"{folder} is a run with other settings ({first_difference(cell.config, earlier)}); choose another "
             "--out, or begin anew with --overwrite."
         )
-    return _placed(result, cell)
-
-
-def _run(out: Path, cell: Cell, job: Job, listener: Listener, with_table: bool) -> RunResult:
-    """Run one cell; a failure becomes a result with its reason."""
-    folder = out / cell.folder
-    if folder.is_dir():
-        shutil.rmtree(folder)
-    folder.mkdir()
-    try:
-        result = run_one(cell.config, job, folder, cell.label, listener, with_table)
-    except Exception as error:  # whatever goes wrong in one run, the others can still be compared
-        reason = " ".join(str(error).split())
-        if not isinstance(error, TransferKitError):
-            reason = f"{type(error).__name__}: {reason}"
-        result = RunResult(strategy=cell.label, seed=cell.config.seed, run=".", status="failed", error=reason)
-        write_json(folder / run_folder.RESULT_FILE, result)
-        listener.said(f"{cell.label} (seed {cell.config.seed}) failed: {reason}")
-    return _placed(result, cell)
-
-
-def _placed(result: RunResult, cell: Cell) -> RunResult:
-    """The result as an entry of the comparison, with its folder as seen from there."""
-    return result.model_copy(update={"run": cell.folder, "strategy": cell.label})
+    return cell.placed(result)

@@ -103,6 +103,11 @@ class PrefixCache:
     # Whether it has been said that states are not kept.
     has_refused: bool = False
 
+    @property
+    def is_used(self) -> bool:
+        """Whether it was asked for states at all."""
+        return bool(self.kept) or self.has_refused
+
     def apply(
         self, prefix: Prefix, table: FeatureTable, compute: Compute, max_tokens: int, identity: dict[str, str]
     ) -> FeatureTable:

@@ -18,8 +18,8 @@ class Listener:
     def planned(self, rows: int) -> None:
         """The whole job will put `rows` rows through a model, training and evaluation together."""
 
-    def started(self, label: str, rows: int) -> None:
-        """A run begins that will put `rows` of them through."""
+    def started(self, label: str, rows: int | None) -> None:
+        """A run begins that will put `rows` of them through; None where it was one of several at once."""
 
     def extended(self, rows: int) -> None:
         """The job and the run that goes on will put `rows` more through than was said."""
@@ -54,7 +54,7 @@ class Both(Listener):
         for one in self._both:
             one.planned(rows)
 
-    def started(self, label: str, rows: int) -> None:
+    def started(self, label: str, rows: int | None) -> None:
         """To both."""
         for one in self._both:
             one.started(label, rows)
