@@ -19,9 +19,14 @@ from benchmarks.recipe import BACKBONE, MAX_LENGTH, STRATEGIES, of_strategy, rea
 from transferkit.environment import quiet_libraries
 
 TARGET = 5.0
-JOBS = (
-    "TransferKit makes {} runs at once, each in a process with its share of the threads; its peak of memory is that of "
-    "all processes together, and what they share counts in each."
+SHARED = (
+    "TransferKit tokenizes once for all runs, and those that freeze the same layers share what these give; the peer "
+    "does all of it in every run."
+)
+SIDE_BY_SIDE = (
+    "TransferKit makes {} runs at once, each in a process with its share of the threads, where it tokenizes once and "
+    "what frozen layers give is shared; the peer makes one after the other and does all of it in every run. "
+    "TransferKit's peak of memory is that of all processes together; libraries that they share count in each."
 )
 
 
@@ -36,7 +41,7 @@ def ours(splits: data.Splits, epochs: int, seeds: Sequence[int], jobs: int, _pai
             settings: dict[str, Any] = recipes[0].shared(splits.write(folder))
             settings |= {"strategies": [recipe.spec for recipe in recipes], "seeds": list(seeds)}
             config = transferkit.CompareConfig.model_validate(settings)
-            comparison = transferkit.compare(config, folder / "out", jobs=jobs)
+            comparison = transferkit.compare(config, folder / "out", jobs=min(jobs, len(STRATEGIES) * len(seeds)))
             failed = [result.error for result in comparison.results if result.status != "finished"]
             assert not failed, failed
             runs = {(result.strategy, result.seed): folder / "out" / result.run for result in comparison.results}
@@ -113,9 +118,7 @@ def main(arguments: list[str] | None = None) -> None:
         *DIFFERENCES,
         PRECISION.format("within these times where the few rows before them have not done it"),
         harness.PEAKS_ALONE.format("one epoch with one seed"),
-        "TransferKit tokenizes once for all runs, and those that freeze the same layers share what these give; the "
-        "peer does all of it in every run.",
-        *[JOBS.format(options.jobs)] * (options.jobs > 1),
+        SIDE_BY_SIDE.format(options.jobs) if options.jobs > 1 else SHARED,
         "Timed is everything from the rows to the test scores; TransferKit's side also draws statistics and a report.",
     ]
     rows = len(splits.train) * options.epochs * runs

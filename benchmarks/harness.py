@@ -166,6 +166,9 @@ def say(text: str) -> None:
 class PeakOfAll(PeakMemory):
     """The same of the process and those that it has started; libraries that they share count in each."""
 
+    # To look for processes takes some milliseconds.
+    INTERVAL_SECONDS = 0.5
+
     def now(self) -> int:
         """Bytes at this moment."""
         total = super().now()

@@ -43,7 +43,7 @@ DIFFERENCES = [
 ]
 
 
-def ours(splits: dict[str, Pairs], tokenizers: Path, epochs: int, seed: int) -> Attempt:
+def ours(splits: dict[str, Pairs], tokenizers: Path, epochs: int, batch_tokens: int, seed: int) -> Attempt:
     """Seconds of training with its validation, as the run itself reports them."""
     quiet_libraries()
 
@@ -51,15 +51,16 @@ def ours(splits: dict[str, Pairs], tokenizers: Path, epochs: int, seed: int) -> 
         with TemporaryDirectory() as scratch:
             folder = Path(scratch)
             config = translation.configuration(
-                splits, folder, tokenizers, MODEL, learning_rate=LEARNING_RATE, epochs=epochs
-            )
+                splits, folder, tokenizers, MODEL,
+                learning_rate=LEARNING_RATE, epochs=epochs, batch_tokens=batch_tokens,
+            )  # fmt: skip
             result = transferkit.train(config.model_copy(update={"seed": seed}), folder / "run")
         return result.train_seconds, None
 
     return harness.measured(work)
 
 
-def peer(splits: dict[str, Pairs], tokenizers: Path, epochs: int, bf16: bool, seed: int) -> Attempt:
+def peer(splits: dict[str, Pairs], tokenizers: Path, epochs: int, batch_tokens: int, bf16: bool, seed: int) -> Attempt:
     """Seconds of `trainer.train()`."""
     quiet_libraries()
 
@@ -67,7 +68,7 @@ def peer(splits: dict[str, Pairs], tokenizers: Path, epochs: int, bf16: bool, se
         torch.manual_seed(seed)
         with TemporaryDirectory() as scratch:
             train, tokenizer = splits["train"], Tokenizers.load(tokenizers).source
-            rows = rows_of_a_batch(ended(tokenizer, train.sources), ended(tokenizer, train.targets))
+            rows = rows_of_a_batch(ended(tokenizer, train.sources), ended(tokenizer, train.targets), batch_tokens)
             trainer = make_trainer(train, tokenizer, epochs, rows, bf16, seed, scratch)
             begin = time.perf_counter()
             trainer.train()
@@ -77,11 +78,11 @@ def peer(splits: dict[str, Pairs], tokenizers: Path, epochs: int, bf16: bool, se
 
 
 def sides(
-    splits: dict[str, Pairs], tokenizers: Path, epochs: int, peers: list[str]
+    splits: dict[str, Pairs], tokenizers: Path, epochs: int, batch_tokens: int, peers: list[str]
 ) -> dict[str, Callable[[int], Attempt]]:
     """What takes turns; the number of a pair is its seed."""
-    chosen = {name: partial(peer, splits, tokenizers, epochs, name == PEER_BF16) for name in peers}
-    return {OURS: partial(ours, splits, tokenizers, epochs), **chosen}
+    common = (splits, tokenizers, epochs, batch_tokens)
+    return {OURS: partial(ours, *common), **{name: partial(peer, *common, name == PEER_BF16) for name in peers}}
 
 
 def make_trainer(
@@ -134,10 +135,10 @@ def ended(tokenizer: TrainedTokenizer, texts: list[str]) -> list[list[int]]:
     return [[*ids, tokenizer.end_id] for ids in tokenizer.encode(texts)]
 
 
-def rows_of_a_batch(sources: list[list[int]], targets: list[list[int]]) -> int:
-    """So many that batches have on average the tokens that TransferKit's have, of whichever side is longer."""
+def rows_of_a_batch(sources: list[list[int]], targets: list[list[int]], tokens: int) -> int:
+    """So many that batches have on average so many tokens of whichever side is longer, as TransferKit's have."""
     longest = mean(max(len(source), len(target)) for source, target in zip(sources, targets, strict=True))
-    return max(1, round(translation.TRAINING.batch_tokens / longest))
+    return max(1, round(tokens / longest))
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -149,12 +150,14 @@ def main(arguments: list[str] | None = None) -> None:
         splits, tokenizer = prepared(translation.pairs(TEST_ROWS, VALIDATION_ROWS), options.rows, folder)
         harness.say("once on a few rows, untimed: libraries load and kernels are chosen")
         few = splits | {"train": splits["train"].take(range(min(64, len(splits["train"]))))}
-        for side in sides(few, folder, 1, options.peers).values():
+        for side in sides(few, folder, 1, options.batch_tokens, options.peers).values():
             side(0)
-        attempts = harness.alternate(options.pairs, sides(splits, folder, options.epochs, options.peers))
+        attempts = harness.alternate(
+            options.pairs, sides(splits, folder, options.epochs, options.batch_tokens, options.peers)
+        )
         result = summarised(splits["train"], tokenizer, options, attempts)
         # What a training needs at most it needs in its first epoch.
-        harness.with_peaks_alone(result, sides(splits, folder, 1, options.peers))
+        harness.with_peaks_alone(result, sides(splits, folder, 1, options.batch_tokens, options.peers))
     harness.write(result, options.out)
 
 
@@ -168,7 +171,7 @@ def summarised(
         "rows": len(train),
         "target_tokens": tokens,
         "epochs": options.epochs,
-        "batch_tokens": translation.TRAINING.batch_tokens,
+        "batch_tokens": options.batch_tokens,
         "pairs": options.pairs,
     }
     variant, rows = f"{VARIANT}{options.unusual}", len(train) * options.epochs
@@ -199,8 +202,14 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = harness.arguments(__doc__)
     parser.add_argument("--rows", type=harness.positive, default=1500, help="of training")
     parser.add_argument("--epochs", type=harness.positive, default=1, help="that both train")
+    parser.add_argument(
+        "--batch-tokens",
+        type=harness.positive,
+        default=translation.TRAINING.batch_tokens,
+        help="of a batch, on both sides; TransferKit's default unless said",
+    )
     harness.peers_option(parser)
-    return harness.parsed(parser, arguments, "rows", "epochs")
+    return harness.parsed(parser, arguments, "rows", "epochs", "batch_tokens")
 
 
 if __name__ == "__main__":

@@ -207,6 +207,7 @@ def test_the_sides_take_five_turns_or_more_unless_said() -> None:
         (translation_quality, "--rows 100 --test 10 --epochs 1", "+rows=100+test=10+epochs=1"),
         (translation_training, "--peers fp32", ""),
         (translation_training, "--rows 100 --epochs 2", "+rows=100+epochs=2"),
+        (translation_training, "--batch-tokens 2048", "+batch_tokens=2048"),
     ],
 )  # fmt: skip
 def test_work_that_is_not_the_usual_has_a_file_of_its_own(script: Any, asked: str, unusual: str) -> None:
@@ -233,6 +234,7 @@ def test_epochs_are_of_a_training_and_no_run_that_is_given(capsys: pytest.Captur
         (grid, "--rows"),
         (grid, "--validation-rows"),
         (grid, "--test-rows"),
+        (grid, "--jobs"),
         (inference, "--rows"),
         (latency, "--calls"),
         (latency, "--block"),
@@ -244,6 +246,7 @@ def test_epochs_are_of_a_training_and_no_run_that_is_given(capsys: pytest.Captur
         (translation_quality, "--epochs"),
         (translation_training, "--rows"),
         (translation_training, "--epochs"),
+        (translation_training, "--batch-tokens"),
     ],
 )
 @pytest.mark.parametrize("count", ["0", "-1", "few"])

@@ -102,8 +102,7 @@ def test_quality_counts_equal_outputs(tokenizer: TrainedTokenizer) -> None:
 
 
 def test_batches_of_the_peer_have_as_many_tokens_on_average() -> None:
-    budget = translation.TRAINING.batch_tokens
-    assert translation_training.rows_of_a_batch([[0] * 8, [0] * 2], [[0] * 4, [0] * 24]) == budget // 16
+    assert translation_training.rows_of_a_batch([[0] * 8, [0] * 2], [[0] * 4, [0] * 24], 512) == 512 // 16
 
 
 @pytest.fixture

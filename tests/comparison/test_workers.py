@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import os
-import signal
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
+import torch
 
 import transferkit
 from tests.small_data import write_csv
-from transferkit.errors import ConfigError
+from transferkit.comparison import grid, workers
+from transferkit.comparison.cell import Cell
+from transferkit.comparison.workers import next_of
+from transferkit.errors import ConfigError, RunError
 from transferkit.evaluation.results import Comparison, EpochRecord
 from transferkit.run_folder import read_predictions, read_record
 from transferkit.settings import compare_config
+from transferkit.training.precision import threads
 from transferkit.training.tracking import Listener, read_epochs
 
 RUNS = ["linear-probe-seed0", "lora-seed0", "linear-probe-seed1", "lora-seed1"]
@@ -28,7 +32,12 @@ class Log(Listener):
 
     def __init__(self) -> None:
         self.lines: list[str] = []
+        self.said_lines: list[str] = []
         self.planned_rows = self.rows = 0
+
+    def said(self, message: str) -> None:
+        if "finished already" in message or "computed in" in message:
+            self.said_lines.append(message)
 
     def planned(self, rows: int) -> None:
         # What was tokenized before has advanced too.
@@ -98,12 +107,19 @@ def test_they_are_bit_for_bit_those_of_one_after_the_other(settings: Settings, t
     assert log.rows == log.planned_rows > 0
 
 
-def test_they_share_the_threads(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch.get_num_threads", lambda: 4)
-    del settings["training.threads"]
-    comparison = compare(settings | {"seeds": [0], "training.epochs": 1}, tmp_path / "out")
-    threads = [read_record(tmp_path / "out" / result.run).compute.threads for result in comparison.results]
-    assert threads == [2, 2]
+def test_what_is_measured_has_the_threads_of_a_run(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def prepare(*_: object, **__: object) -> None:
+        seen.append(torch.get_num_threads())
+        raise RunError("That is enough.")
+
+    monkeypatch.setattr(grid, "prepare_job", prepare)
+    with threads(4), pytest.raises(RunError, match="enough"):
+        compare(settings, tmp_path / "out", jobs=2)
+    assert seen == [2]
 
 
 def test_one_that_fails_stops_no_other(settings: Settings, tmp_path: Path) -> None:
@@ -113,28 +129,66 @@ def test_one_that_fails_stops_no_other(settings: Settings, tmp_path: Path) -> No
     assert "nothing.*" in str(comparison.results[0].error)
 
 
-class Kills(Log):
-    """Ends the first process that computes, as the system does where there is no memory left."""
+def processes() -> list[psutil.Process]:
+    """Those of this process; tests before this one may have left it children of another kind."""
+    return [child for child in psutil.Process().children() if "transferkit.comparison.worker" in child.cmdline()]
 
-    def __init__(self) -> None:
+
+class Kills(Log):
+    """Ends some of the processes when the first rows are through, as the system does where no memory is left."""
+
+    def __init__(self, number: int) -> None:
         super().__init__()
-        self.killed: list[int] = []
+        self.left = number
 
     def advanced(self, rows: int) -> None:
         super().advanced(rows)
-        if self.planned_rows and not self.killed:
-            self.killed.append(psutil.Process().children()[0].pid)
-            os.kill(self.killed[0], signal.SIGKILL)
+        if self.planned_rows and self.left:
+            for process in processes()[: self.left]:
+                process.kill()
+            self.left = 0
 
 
-def test_one_whose_process_is_ended_stops_no_other(settings: Settings, tmp_path: Path) -> None:
-    listener = Kills()
-    comparison = compare(settings | {"training.epochs": 20}, tmp_path / "out", listener=listener)
-    assert listener.killed
+@pytest.mark.parametrize("number", [1, 2])
+def test_one_whose_process_is_ended_stops_no_other(settings: Settings, tmp_path: Path, number: int) -> None:
+    long = settings | {"training.epochs": 20}
+    comparison = compare(long, tmp_path / "out", listener=Kills(number))
     failed = [result.error for result in comparison.results if result.status != "finished"]
-    assert failed == ["its process ended by itself (SIGKILL)"]
+    assert failed == ["its process ended by itself (SIGKILL)"] * number
     assert len(comparison.results) == 4
-    assert [r.status for r in compare(settings | {"training.epochs": 20}, tmp_path / "out").results] == ["finished"] * 4
+    assert [result.status for result in compare(long, tmp_path / "out").results] == ["finished"] * 4
+
+
+def test_what_a_library_prints_is_no_answer(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text("print('Welcome!')", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    comparison = compare(settings | {"seeds": [0]}, tmp_path / "out")
+    assert [result.status for result in comparison.results] == ["finished"] * 2
+
+
+def test_of_strategies_that_have_run_the_longest_is_next(settings: Settings) -> None:
+    config = compare_config(None, settings | {"strategies": ["linear-probe", "lora", "full"], "seeds": [0]}, [])
+    probe, lora, full = (Cell(label, run, label) for label, run in config.runs())
+    assert next_of([probe, lora, full], {}) == probe
+    assert next_of([probe, lora, full], {"linear-probe": 1.0, "lora": 2.0}) == full
+    assert next_of([probe, lora, full], {"linear-probe": 1.0, "lora": 3.0, "full": 2.0}) == lora
+
+
+def test_runs_that_were_kept_and_computed_in_another_way_are_named(settings: Settings, tmp_path: Path) -> None:
+    compare(settings | {"seeds": [0]}, tmp_path / "out")
+    file = tmp_path / "out" / "runs" / "lora-seed0" / "run.json"
+    record = json.loads(file.read_text(encoding="utf-8"))
+    record["compute"]["threads"] = 3
+    file.write_text(json.dumps(record), encoding="utf-8")
+    log = Log()
+    compare(settings, tmp_path / "out", jobs=1, listener=log)
+    assert log.said_lines == [
+        "2 of 4 runs are finished already and are kept.",
+        "Some of them computed in fp32, fused attention, 3 threads; their times do not compare with the others.",
+    ]
 
 
 class Interrupts(Log):
@@ -147,7 +201,7 @@ class Interrupts(Log):
 def test_ctrl_c_ends_all_and_the_same_call_goes_on(settings: Settings, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         compare(settings, tmp_path / "out", listener=Interrupts())
-    assert psutil.Process().children() == []
+    assert processes() == []
     assert (tmp_path / "out" / "comparison.json").is_file()
     assert [result.status for result in compare(settings, tmp_path / "out").results] == ["finished"] * 4
 
@@ -162,12 +216,11 @@ def test_there_are_no_more_at_once_than_there_are_runs(settings: Settings, tmp_p
 def test_data_that_change_meanwhile_are_not_trained_on(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    from transferkit.comparison import grid, workers
-
     def late(*arguments: object) -> dict[str, object]:
         return workers.order(*arguments) | {"hashes": {}}  # type: ignore[arg-type]
 
     monkeypatch.setattr(grid, "order", late)
     comparison = compare(settings | {"seeds": [0]}, tmp_path / "out")
-    assert [result.error for result in comparison.results] == ["its process ended by itself (exit code 1)"] * 2
-    assert f"{settings['data.source']} has changed since the comparison began." in capfd.readouterr().err
+    reason = f"{settings['data.source']} has changed since the comparison began."
+    assert [result.error for result in comparison.results] == [reason] * 2
+    assert "Traceback" not in capfd.readouterr().err

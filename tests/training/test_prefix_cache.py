@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
@@ -84,6 +85,22 @@ def test_logits_from_kept_states_are_those_without(
     assert kept.states is not None
     torch.testing.assert_close(logits(prefix, kept), logits(prefix, table), atol=1e-6, rtol=1e-6)
     assert log.rows == log.extra == len(table)
+
+
+def test_processes_that_each_have_a_cache_share_the_memory_and_the_disk(
+    backbone: Callable[[str], Path], table: FeatureTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prefix = make_prefix(backbone("bert"), "linear-probe")
+    needed = PrefixCache("memory", 0, Listener()).apply(prefix, table, EXACT, 99, IDENTITY).states.data.nbytes
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=4 * needed))
+    for processes, is_kept in ((1, True), (2, False)):
+        cache = PrefixCache("auto", 0, Listener())
+        cache.share_with(processes)
+        assert (cache.apply(prefix, table, EXACT, 99, IDENTITY).states is not None) == is_kept
+    for processes, is_kept in ((1, True), (2, False)):
+        cache = PrefixCache("disk", needed, Listener())
+        cache.share_with(processes)
+        assert (cache.apply(prefix, table, EXACT, 99, IDENTITY).states is not None) == is_kept
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

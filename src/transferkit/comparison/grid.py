@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +25,7 @@ from transferkit.job import Job, prepare_job
 from transferkit.parsing import first_difference
 from transferkit.pipeline import FROZEN_DROPOUT, rows_to_process
 from transferkit.settings import is_named, parse_strategy
-from transferkit.training.precision import threads
+from transferkit.training.precision import Compute, threads
 from transferkit.training.tracking import Listener
 
 # Of the name of a folder, of which disks take 255 bytes, and some systems 260 letters of the whole path.
@@ -63,6 +63,7 @@ def compare(config: CompareConfig, out: Path, overwrite: bool, listener: Listene
     # Before anything is removed or made: it refuses settings that no run can have.
     rows = {cell.folder: rows_to_process(cell.config, job) for cell in cells}
     if not goes_on:
+        run_folder.refuse_own_backbone(job.files, out)
         run_folder.make_folder(out, overwrite)
         run_folder.forget_earlier(out)
         (out / "runs").mkdir()
@@ -73,6 +74,10 @@ def compare(config: CompareConfig, out: Path, overwrite: bool, listener: Listene
     waiting = [cell for cell in cells if cell.folder not in finished]
     if finished:
         listener.said(f"{len(finished)} of {len(cells)} runs are finished already and are kept.")
+        if others := _other_ways(out, finished, job):
+            listener.said(
+                f"Some of them computed in {' and '.join(others)}; their times do not compare with the others."
+            )
     listener.planned(sum(rows[cell.folder] for cell in waiting))
     results, used_cache = dict(finished), False
     try:
@@ -100,7 +105,7 @@ def _outcomes(
     """What comes of each cell, as soon as it is known."""
     firsts = {cell.label: cell for cell in reversed(cells)}.values()
     if jobs > 1:
-        yield from side_by_side(order(config, job, out), cells, firsts, jobs, listener)
+        yield from side_by_side(order(config, job, out, jobs), cells, firsts, listener)
         return
     for cell in cells:
         result = run(out, cell, job, listener, with_table=cell in firsts)
@@ -174,3 +179,9 @@ def _finished(out: Path, cell: Cell) -> RunResult | None:
             "--out, or begin anew with --overwrite."
         )
     return cell.placed(result)
+
+
+def _other_ways(out: Path, finished: Iterable[str], job: Job) -> list[str]:
+    """How runs have computed that did not as `job` does, as a run beside others or on another machine."""
+    ways = {str(Compute(**run_folder.read_record(out / folder).compute.model_dump())) for folder in finished}
+    return sorted(ways - {str(job.compute)})

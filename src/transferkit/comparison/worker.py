@@ -28,11 +28,24 @@ class Teller(Listener):
 
     def tell(self, event: str, *values: Any) -> None:
         """Something has happened, by the name of the method of a listener that hears of it."""
-        print(json.dumps([event, *values]), file=self._answers, flush=True)
+        try:
+            print(json.dumps([event, *values]), file=self._answers, flush=True)
+        except BrokenPipeError:
+            # Who has asked is gone. What is written last when Python ends has to go somewhere.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._answers.fileno())
+            sys.exit(1)
 
     def started(self, label: str, rows: int | None) -> None:  # noqa: ARG002 (it is one of several at once)
         """A run begins beside others."""
         self.tell("started", label, None)
+
+    def begun(self, step: int) -> None:
+        """As it is."""
+        self.tell("begun", step)
+
+    def stepped(self, step: int, loss: float, learning_rate: float) -> None:
+        """As it is."""
+        self.tell("stepped", step, loss, learning_rate)
 
     def extended(self, rows: int) -> None:
         """Told at once."""
@@ -51,21 +64,26 @@ class Teller(Listener):
         self.tell("said", message)
 
 
-def serve() -> None:
-    """Make the runs that standard input asks for, and tell of them on standard output.
-
-    Raises:
-        RunError: the data are not those of the order.
-    """
+def main() -> None:
+    """Make the runs that standard input asks for, and tell of them on standard output."""
     # An end that is asked for leaves nothing behind: what is to be done at the end is done.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     teller = Teller(_answers())
+    try:
+        _serve(teller)
+    except TransferKitError as error:
+        teller.tell("stopped", str(error))
+        sys.exit(1)
+
+
+def _serve(teller: Teller) -> None:
     order = json.loads(sys.stdin.readline())
     config = CompareConfig.model_validate(order["config"])
     job = prepare_job(config, Listener(), is_shared=True, revision=order["revision"])
     if job.facts.hashes != order["hashes"]:
         raise RunError(f"{config.data.source} has changed since the comparison began.")
     job.cache.listener = teller
+    job.cache.share_with(order["jobs"])
     for line in sys.stdin:
         cell = json.loads(line)
         run(
@@ -83,7 +101,4 @@ def _answers() -> TextIO:
 
 
 if __name__ == "__main__":
-    try:
-        serve()
-    except TransferKitError as error:
-        sys.exit(str(error))
+    main()

@@ -11,7 +11,7 @@ import json
 import mmap
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -102,11 +102,17 @@ class PrefixCache:
     on_disk: int = 0
     # Whether it has been said that states are not kept.
     has_refused: bool = False
+    memory_share: float = MEMORY_SHARE
 
     @property
     def is_used(self) -> bool:
         """Whether it was asked for states at all."""
         return bool(self.kept) or self.has_refused
+
+    def share_with(self, processes: int) -> None:
+        """Take a part of the memory and of the disk, where so many processes each have a cache."""
+        self.memory_share /= processes
+        self.budget_bytes //= processes
 
     def apply(
         self, prefix: Prefix, table: FeatureTable, compute: Compute, max_tokens: int, identity: dict[str, str]
@@ -157,7 +163,7 @@ class PrefixCache:
     def _choose_place(self, number_of_bytes: int) -> Literal["memory", "disk"] | None:
         if self.mode == "memory":
             return "memory"
-        if self.mode == "auto" and number_of_bytes <= MEMORY_SHARE * psutil.virtual_memory().available:
+        if self.mode == "auto" and number_of_bytes <= self.memory_share * psutil.virtual_memory().available:
             return "memory"
         if self.on_disk + number_of_bytes <= self.budget_bytes:
             return "disk"
@@ -259,12 +265,21 @@ def _make_room(folder: Path, budget_bytes: int) -> None:
 
     So are those removed that a process has begun and not finished for a day.
     """
-    for part in folder.glob("*.part"):
-        if part.stat().st_mtime < time.time() - _DAY:
+    for facts, part in _present(folder.glob("*.part")):
+        if facts.st_mtime < time.time() - _DAY:
             part.unlink(missing_ok=True)
-    files = sorted(folder.glob("*.states"), key=lambda file: file.stat().st_mtime, reverse=True)
+    files = sorted(_present(folder.glob("*.states")), key=lambda pair: pair[0].st_mtime, reverse=True)
     total = 0
-    for file in files:
-        total += file.stat().st_size
+    for facts, file in files:
+        total += facts.st_size
         if total > budget_bytes:
-            file.unlink()
+            file.unlink(missing_ok=True)
+
+
+def _present(files: Iterable[Path]) -> list[tuple[os.stat_result, Path]]:
+    """What the system says of each file, but for those that another process has removed meanwhile."""
+    found = []
+    for file in files:
+        with suppress(FileNotFoundError):
+            found.append((file.stat(), file))
+    return found
