@@ -336,11 +336,14 @@ class StopsInTheSecondEpoch(Listener):
                 raise KeyboardInterrupt
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("strategy", ["lora", "full", "linear-probe"])
 def test_a_stopped_classifier_goes_on_to_the_same_weights(
-    settings: dict[str, object], tmp_path: Path, strategy: str
+    settings: dict[str, object], tmp_path: Path, strategy: str, precision: str
 ) -> None:
-    changed = settings | {"training.checkpoint_minutes": 0.0, "strategies": [strategy]}
+    changed = settings | {
+        "training.checkpoint_minutes": 0.0, "training.precision": precision, "strategies": [strategy]
+    }  # fmt: skip
     config: RunConfig = run_config(None, changed, [])
     transferkit.train(config, tmp_path / "whole")
     stopped = transferkit.train(config, tmp_path / "stopped", listener=StopsInTheSecondEpoch())
@@ -504,6 +507,21 @@ def test_settings_that_no_run_can_have_remove_no_earlier_comparison(
     with pytest.raises(ConfigError, match=r"training\.keep=average"):
         transferkit.compare(bad, tmp_path / "all", overwrite=True)
     assert sorted(file.relative_to(tmp_path) for file in tmp_path.rglob("*")) == before
+
+
+def test_a_backbone_in_the_folder_that_would_be_overwritten_is_kept(
+    settings: dict[str, object], tmp_path: Path
+) -> None:
+    changed = settings | {"training.epochs": 1, "strategies": ["full"]}
+    transferkit.compare(compare_config(None, changed, []), tmp_path / "all")
+    before = sorted(file.relative_to(tmp_path) for file in (tmp_path / "all").rglob("*"))
+    on_itself = changed | {"backbone.name": str(tmp_path / "all" / "runs" / "full-seed0")}
+    message = "The backbone .*full-seed0 is in .*, which would be overwritten; choose another --out"
+    with pytest.raises(RunError, match=message):
+        transferkit.compare(compare_config(None, on_itself, []), tmp_path / "all", overwrite=True)
+    with pytest.raises(RunError, match=message):
+        transferkit.train(run_config(None, on_itself, []), tmp_path / "all" / "runs" / "full-seed0", overwrite=True)
+    assert sorted(file.relative_to(tmp_path) for file in (tmp_path / "all").rglob("*")) == before
 
 
 def test_dropout_before_a_head_of_the_backbones_own_is_refused(settings: dict[str, object], tmp_path: Path) -> None:

@@ -106,6 +106,19 @@ def test_a_name_stands_for_all_that_the_recipe_has_of_it(tmp_path: Path) -> None
     assert compare_config(path, {"strategies": ["lora"]}, []).strategies == (StrategySpec(name="lora"),)
 
 
+@pytest.mark.parametrize("assignment", ["lora=3", "lora.rank.x=3"])
+def test_an_assignment_to_a_strategy_names_one_option(recipe: Path, assignment: str) -> None:
+    with pytest.raises(ConfigError, match=r"write lora\.OPTION=VALUE, with one option of the strategy"):
+        compare_config(recipe, {"strategies": ["lora"]}, [assignment])
+
+
+def test_options_of_a_strategy_are_indented_further_than_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("strategies:\n- lora:\n  rank: 4\n")
+    with pytest.raises(ConfigError, match=r"indent the options further than the name, or give lora, rank one entry"):
+        compare_config(path, {}, [])
+
+
 def test_an_assignment_to_no_section_and_no_strategy_is_refused(recipe: Path) -> None:
     with pytest.raises(ConfigError, match=r"'trainng' is no section and no strategy here. Did you mean training"):
         compare_config(recipe, {}, ["trainng.epochs=1"])

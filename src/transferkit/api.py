@@ -38,8 +38,14 @@ def train(
     with run_folder.reserved(folder):
         run_folder.check_free(folder, overwrite)
         is_new = not folder.exists()
+
+        def begin(job: Job | TranslationJob) -> None:
+            if isinstance(job, Job):
+                run_folder.refuse_own_backbone(job.files, folder)
+            run_folder.make_folder(folder, overwrite)
+
         try:
-            return _run(config, folder, listener or Listener(), lambda _: run_folder.make_folder(folder, overwrite))
+            return _run(config, folder, listener or Listener(), begin)
         except BaseException:
             run_folder.put_back(folder, is_new)
             raise
@@ -59,7 +65,8 @@ def pretrain(
 def resume(out: str | Path, *, listener: Listener | None = None) -> RunResult:
     """Go on with the run in `out`, which was stopped, from its last checkpoint, or from its beginning before the first.
 
-    It ends with the weights that it would have had without the stop, bit for bit.
+    It ends with the weights that it would have had without the stop, bit for bit, so long as the prefix cache has room
+    for the states that it had room for before.
 
     Raises:
         RunError: there is nothing to go on with, or the data, the backbone or the tokenizers have changed.
@@ -121,7 +128,8 @@ def compare(
 ) -> Comparison:
     """Compare strategies x seeds in the folder `out`; runs that are finished there already are kept.
 
-    `jobs` runs are made at once, each in a process of its own with its share of torch's threads.
+    `jobs` runs are made at once, each in a process of its own with its share of torch's threads; of several at once
+    `listener` hears when they are over, and of no attention weights.
 
     Raises:
         TransferKitError: a setting, the data or the backbone does not allow it.

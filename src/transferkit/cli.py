@@ -91,7 +91,7 @@ def train(
             config = translation_config(recipe, settings | {"strategy": strategy, "seed": seed}, assignments)
         else:
             seeds = None if seed is None else [seed]
-            settings |= {"strategies": [strategy] if strategy else None, "seeds": seeds}
+            settings |= {"strategies": None if strategy is None else [strategy], "seeds": seeds}
             config = run_config(recipe, settings, assignments)
         with console.progress() as listener:
             result = api.train(config, out, overwrite=overwrite, listener=listener)
@@ -146,8 +146,8 @@ def compare(
     from transferkit.settings import compare_config, split_list
 
     settings = by_path(options) | {
-        "strategies": split_list(strategies) if strategies else None,
-        "seeds": [_whole_number(text, "--seeds") for text in seeds.split(",")] if seeds else None,
+        "strategies": None if strategies is None else split_list(strategies),
+        "seeds": None if seeds is None else [_whole_number(text, "--seeds") for text in seeds.split(",")],
     }
     config = compare_config(recipe, settings, assignments)
     with console.progress() as listener:
@@ -252,6 +252,7 @@ def predict(
     from_texts: dict[str, Any] = {
         "unit": "line" if texts == ("-",) else "row", "precision": precision, "as_json": as_json, "explained": explain,
     }  # fmt: skip
+    run = run_folder.resolve(run)
     is_translation = run_folder.is_translation(run)
     if pictures is not None and not (explain and is_translation):
         raise ConfigError("--attention has an effect with --explain and a translation run alone; leave it out.")

@@ -202,6 +202,11 @@ class StrategySpec(Section):
         if isinstance(value, Mapping) and len(value) == 1 and "name" not in value:
             (name, options), *_ = value.items()
             return {"name": name, "options": options or {}}
+        if isinstance(value, Mapping) and "name" not in value:
+            raise ValueError(
+                "a strategy is a name, or one name with its options below it, as lora: {rank: 4}; "
+                f"indent the options further than the name, or give {', '.join(map(str, value))} one entry each"
+            )
         return value
 
     @field_validator("options")
@@ -371,6 +376,12 @@ class DecodingConfig(Section):
 
     beams: int = Field(default=4, ge=1)
     length_penalty: float = Field(default=1.0, ge=LENGTH_PENALTIES[0], le=LENGTH_PENALTIES[1])
+
+    @model_validator(mode="after")
+    def _nothing_idle(self) -> Self:
+        if self.beams == 1 and "length_penalty" in self.model_fields_set and self.length_penalty != 1:
+            raise ValueError("length_penalty has no effect with one beam; set beams to 2 or more")
+        return self
 
 
 class TranslationConfig(Section):

@@ -213,6 +213,16 @@ def resolve(path: str | Path) -> Path:
     raise RunError(f"There is no run in {path}: name a folder that `transferkit train` or `compare` has written.")
 
 
+def refuse_own_backbone(files: BackboneFiles, out: Path) -> None:
+    """Before `out` is emptied.
+
+    Raises:
+        RunError: the backbone is in there.
+    """
+    if files.folder.resolve().is_relative_to(out.resolve()):
+        raise RunError(f"The backbone {files.name} is in {out}, which would be overwritten; choose another --out.")
+
+
 def find_backbone(name: str, revision: str | None = None) -> BackboneFiles:
     """A run by its folder, of a comparison the one that it recommends, and anything else as `locate` finds it.
 
@@ -292,6 +302,10 @@ def read_stopped(folder: Path) -> RunRecord | TranslationRecord:
     Raises:
         RunError: there is no run, or it is finished.
     """
+    if (folder / COMPARISON_FILE).is_file() and not (folder / RUN_FILE).is_file():
+        raise RunError(f"{folder} is a comparison, which goes on when the same `transferkit compare` is called again.")
+    if not (folder / RUN_FILE).is_file():
+        raise RunError(f"There is no run in {folder} to go on with; name the --out of a stopped `transferkit train`.")
     record = read_any(folder)
     if _is_finished(folder):
         raise RunError(f"{folder} is finished; there is nothing to go on with.")

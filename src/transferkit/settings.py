@@ -199,7 +199,9 @@ def _with_option(specs: Sequence[StrategySpec], keys: Sequence[str], value: Any)
     """The strategies with the option `keys` = (strategy name, option) set to `value` where the name is theirs."""
     name, *option = keys
     names = [spec.name for spec in specs]
-    if name not in names or len(option) != 1:
+    if name in names and len(option) != 1:
+        raise ConfigError(f"--set {'.'.join(keys)}: write {name}.OPTION=VALUE, with one option of the strategy.")
+    if name not in names:
         known = [*CompareConfig.model_fields, *names]
         raise ConfigError(
             f"--set {'.'.join(keys)}: {name!r} is no section and no strategy here.{did_you_mean(name, known)}"

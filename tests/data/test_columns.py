@@ -68,6 +68,13 @@ def test_a_first_line_that_is_a_row_is_pointed_at() -> None:
         select(table("Nature is large", "English"))
 
 
+@pytest.mark.parametrize("labels", [['["joy"]', '["joy", "love"]'], ['{"a": 1}', None]])
+def test_lists_and_objects_are_no_labels(labels: list[str | None]) -> None:
+    of = Table(pa.table({"text": ["a", "b"], "labels": labels}), "in.jsonl")
+    with pytest.raises(DataError, match="the label column 'labels' holds lists or objects, and a row has one label"):
+        columns.select(of, (), None, is_pair=False, named=True)
+
+
 def test_a_missing_label_or_pair_says_which_option_names_it() -> None:
     with pytest.raises(DataError, match=r"no label column.*--label"):
         select(table("text", "other"))

@@ -40,6 +40,7 @@ def test_classes_are_counted_also_where_one_is_absent() -> None:
 
 def test_duplicates_are_rows_whose_text_stands_more_than_once() -> None:
     assert duplicate_rows(rows(["a", "b", "a", "a", "c"], [0, 0, 1, 0, 0])) == 3
+    assert duplicate_rows(rows(["a", " a", "b"], [0, 0, 0])) == 2
     assert duplicate_rows(rows(["a", "a", "a"], [0, 0, 0], pairs=["x", "y", "x"])) == 2
 
 

@@ -86,6 +86,8 @@ def test_unknown_labels_are_named_and_label_names_offered_where_the_counts_match
 def test_one_class_and_a_class_for_each_row_are_refused() -> None:
     with pytest.raises(DataError, match="every row has the label 'a'"):
         learn(["a", "a"])
+    with pytest.raises(DataError, match="every row has the label 'a long story a long story a long story…'"):
+        learn(["a long story " * 99] * 2)
     with pytest.raises(DataError, match="60 different values in 60 rows"):
         learn(list(range(60)))
     with pytest.raises(DataError, match="labels are strings"):

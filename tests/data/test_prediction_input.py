@@ -37,6 +37,12 @@ def test_columns_named_trained_on_and_usual_in_this_order(write_csv: WriteCsv) -
     assert first(usual=["absent"]) == ("a",)
     with pytest.raises(DataError, match=r"no column 'noets'. Did you mean notes"):
         first(named=["noets"])
+    notes: list[str] = []
+    iter_texts(path, is_pair=False, usual=["absent"], said=notes.append)
+    assert notes == [f"{path} has no column 'absent'; read is 'text'. --column names another."]
+    iter_texts(path, is_pair=False, usual=["notes"], said=notes.append)
+    iter_texts(path, is_pair=False, named=["remarks"], usual=["absent"], said=notes.append)
+    assert len(notes) == 1
     strange = write_csv("strange.csv", ["a", "b"], [("x", "y")])
     with pytest.raises(DataError, match=r"no text column has a usual name .* Name it with --column"):
         iter_texts(strange, is_pair=False)
@@ -112,6 +118,13 @@ def test_a_text_that_training_drops_is_empty_here_too(write_csv: WriteCsv, blank
     path = write_csv("in.csv", ["text", "id"], [("words", 1), (blank, 2)])
     with pytest.raises(DataError, match="line 3: the column 'text' is empty"):
         list(iter_texts(path, is_pair=False))
+
+
+@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.binary(1)])
+def test_bytes_are_no_text(tmp_path: Path, kind: pa.DataType) -> None:
+    pq.write_table(pa.table({"text": pa.array([b"a"], kind)}), tmp_path / "in.parquet")
+    with pytest.raises(DataError, match=r"in.parquet: the column 'text' holds bytes, not text; name"):
+        iter_texts(tmp_path / "in.parquet", is_pair=False)
 
 
 @pytest.mark.parametrize("name", ["tags", "names"])

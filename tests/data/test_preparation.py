@@ -241,3 +241,7 @@ def test_of_new_data_with_splits_the_test_split_is_scored_or_else_all(tmp_path: 
     assert len(read_labelled(config, ("a", "b"), ("text",), "label")[0]) == 6
     write_csv("test.csv", ["text", "label"], some("test", 3))
     assert read_labelled(config, ("a", "b"), ("text",), "label")[0]["text"][:] == ["test 0", "test 1", "test 2"]
+    write_csv("test.csv", ["id", "text"], [("1", "x"), ("2", "y")])
+    rows, notes = read_labelled(config, ("a", "b"), ("text",), "label")
+    assert rows["text"][:] == ["dev 0", "dev 1"]
+    assert any("test.csv has no labels; scored are the rows of" in note for note in notes)

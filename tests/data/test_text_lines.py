@@ -17,6 +17,13 @@ def test_a_byte_order_mark_is_dropped(tmp_path: Path, encoding: str | None) -> N
     assert list(lines(path, encoding)) == ["é\r\n", "b"]
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+def test_so_it_is_where_the_order_of_bytes_is_named(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes("\ufeffone\n\ufefftwo".encode(encoding))
+    assert list(lines(path, encoding)) == ["one\n", "\ufefftwo"]
+
+
 @pytest.mark.parametrize("encoding", ["latin-1", "utf-16", "cp1252"])
 def test_other_encodings_are_read_when_named(tmp_path: Path, encoding: str) -> None:
     path = tmp_path / "a.txt"

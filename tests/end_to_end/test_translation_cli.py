@@ -297,4 +297,10 @@ def test_verbs_for_classifiers_say_what_a_translator_is(run: Run, trained: Path,
 
 def test_there_is_nothing_to_resume(run: Run, tmp_path: Path) -> None:
     answer = run("train", "--resume", "--out", tmp_path)
-    assert (answer.code, "There is no run.json" in answer.err) == (2, True)
+    assert (answer.code, f"There is no run in {tmp_path} to go on with" in answer.err) == (2, True)
+
+
+def test_a_folder_that_is_no_run_is_named_before_any_option(run: Run, tmp_path: Path) -> None:
+    for options in (["--beam", 4], ["--explain", "--attention", tmp_path / "maps"]):
+        answer = run("predict", tmp_path / "translatr", "Hello", *options)
+        assert (answer.code, f"There is no run in {tmp_path / 'translatr'}" in answer.err) == (2, True)

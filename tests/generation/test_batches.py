@@ -68,6 +68,11 @@ def test_a_bound_that_is_asked_for_takes_the_place_of_all_others(decoder: LeanTr
         Decoding(max_length=0)
 
 
+def test_a_search_of_several_beams_draws_nothing() -> None:
+    with pytest.raises(ValueError, match="several beams draws nothing; give beams=1"):
+        Decoding(2, pick=Sampler())
+
+
 @pytest.mark.parametrize("penalty", [10.5, -1000.0, float("inf"), float("nan")])
 def test_a_length_penalty_that_tells_nothing_apart_is_refused(penalty: float) -> None:
     with pytest.raises(ValueError, match="A length penalty is from -10 to 10; this one is"):

@@ -17,6 +17,7 @@ from transferkit.models.backbones import TextClassifier, load_classifier, longes
 from transferkit.models.hub import BackboneFiles, locate
 from transferkit.models.new_encoder import make_encoder
 from transferkit.models.text_encoder import TextEncoder, TextEncoderConfig
+from transferkit.training.precision import Compute, autocast, training_kernels
 
 IDS = torch.tensor([[5, 6, 7, 8], [9, 4, 0, 0]])
 REAL = IDS != 0
@@ -192,6 +193,17 @@ def test_strategies_adapt_it(
     assert bool(others) == bool(trains)
     assert all(any(f".{part}" in name for part in trains) for name in others)
     torch.testing.assert_close(model.eval()(**BATCH), before, atol=1e-2, rtol=1e-2)
+
+
+def test_methods_that_answer_in_fp32_train_it_in_bf16(model: TextClassifier) -> None:
+    options = {"target_modules": ["query", "value"]}
+    report = make_strategy(StrategySpec(name="peft:loha", options=options)).apply(model)
+    compute = Compute("bf16", None, 1)
+    with training_kernels(model.train(), compute), autocast(compute):
+        loss = model(**BATCH).sum()
+    loss.backward()
+    trained = [p.grad for name, p in model.named_parameters() if name in report.trainable_names]
+    assert all(grad is not None for grad in trained)
 
 
 @pytest.mark.parametrize("method", ["prompt-tuning", "p-tuning"])

@@ -211,9 +211,13 @@ class Album(Impatient):
         super().__init__(rows)
         self.model = model
         self.epochs: list[list[Tensor]] = []
+        self.lines: list[str] = []
 
     def epoch_ended(self, record: EpochRecord) -> None:
         self.epochs.append(weights(self.model))
+
+    def said(self, message: str) -> None:
+        self.lines.append(message)
 
 
 @pytest.mark.parametrize(("rows", "interrupted", "epochs"), [(10**6, False, 4), (3 * (64 + 40) + 16, True, 3)])
@@ -236,6 +240,7 @@ def test_a_training_too_short_for_a_mean_keeps_its_best_epoch(tmp_path: Path) ->
     plan = replace(PLAN, epochs=4, keep="average")
     outcome = fit(model, TASK, table(), plan, validate=validate, folder=tmp_path, listener=album)
     assert (outcome.interrupted, len(outcome.epochs), outcome.averaged) == (True, 2, 0)
+    assert album.lines == ["Kept is the best epoch: a mean takes 3, and there are 2."]
     assert outcome.best_epoch is not None
     best = album.epochs[outcome.best_epoch - 1]
     assert all(torch.equal(a, b) for a, b in zip(weights(model), best, strict=True))

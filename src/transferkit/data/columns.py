@@ -114,6 +114,11 @@ def select(table: Table, texts: Sequence[str], label: str | None, *, is_pair: bo
         _check_text(table, name, label_name)
     chosen = [table.columns[name].cast(plain_type(table.columns[name].type)) for name in text_names]
     label_texts, order = as_text(table.columns[label_name], table.where)
+    if order is None and _all_match(label_texts, _LISTS):
+        raise DataError(
+            f"{table.where}: the label column {label_name!r} holds lists or objects, and a row has one label; name "
+            "another with --label, or write one label a row."
+        )
     named_texts = pa.table(chosen, names=["text", "text_pair"][: len(chosen)])
     return Selection(named_texts, label_texts, order, table.where, text_names, label_name)
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow.compute as pc
+
+from transferkit.data.overlap import digest
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -69,8 +70,9 @@ def content_hash(rows: Dataset) -> str:
 
 
 def duplicate_rows(rows: Dataset) -> int:
-    """Rows whose text, or pair of texts, stands more than once."""
-    table = rows.with_format("arrow")[:]
-    texts = pc.binary_join_element_wise(*(table.column(name) for name in text_columns(rows)), "\x1f")
-    counts = pc.value_counts(texts).field("counts").to_numpy()
+    """Rows whose text, or pair of texts, stands more than once, as `overlap` compares them."""
+    batches = rows.with_format("arrow").iter(batch_size=10_000)
+    columns = ([batch.column(name).to_pylist() for name in text_columns(rows)] for batch in batches)
+    digests = b"".join(digest(texts) for batch in columns for texts in zip(*batch, strict=True))
+    _, counts = np.unique(np.frombuffer(digests, dtype=np.uint64), return_counts=True)
     return int(counts[counts > 1].sum())

@@ -25,10 +25,11 @@ def not_in(rows: TextRows, others: Sequence[TextRows]) -> Mask:
 def _fingerprints(rows: TextRows) -> npt.NDArray[np.uint64]:
     """64 bits for each row in use; that any two of a million different rows share them has odds of 3e-8."""
     windows = (zip(*(column.to_pylist() for column in window.columns), strict=True) for window in rows.windows())
-    digests = [b"".join(_digest(texts) for texts in window) for window in windows]
+    digests = [b"".join(digest(texts) for texts in window) for window in windows]
     return np.frombuffer(b"".join(digests), dtype=np.uint64)
 
 
-def _digest(texts: tuple[str, ...]) -> bytes:
+def digest(texts: tuple[str, ...]) -> bytes:
+    """64 bits of a text, or of a pair, in which neither blanks at the ends nor the form of accents counts."""
     row = unicodedata.normalize("NFC", "\x1f".join(text.strip() for text in texts))
     return hashlib.blake2b(row.encode(), digest_size=8).digest()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -33,6 +33,7 @@ def iter_texts(
     added: Sequence[str] = (),
     options: FileOptions = FileOptions(),  # noqa: B008
     batch_size: int = 1024,
+    said: Callable[[str], None] = lambda _: None,
 ) -> Iterator[list[InputRow]]:
     """Batches of rows of a CSV, TSV, JSON lines or Parquet file, without holding the file.
 
@@ -47,6 +48,7 @@ def iter_texts(
         added: the columns that are written beside those of the file, which may have none of these names.
         options: encoding and quoting.
         batch_size: the most rows of a batch.
+        said: hears a sentence where the file has other columns than the usual ones.
 
     Raises:
         DataError: the file or a column is missing, a column has the name of an added one, or a row lacks the text
@@ -66,6 +68,8 @@ def iter_texts(
     _check_free(path, table.columns.column_names, added)
     texts = columns.find_texts(table, named or usual, is_pair=is_pair, named=bool(named), option="--column")
     _check_text(path, table.columns.schema, texts)
+    if not named and usual and list(texts) != list(usual):
+        said(f"{path} has no column {_both(usual)}; read is {_both(texts)}. --column names another.")
     return _batches(path, chain([first], parts), texts, batch_size, may_be_empty)
 
 
@@ -80,6 +84,10 @@ def _batches(
             yield [(row, tuple(row[name] for name in texts)) for row in rows]
 
 
+def _both(names: Sequence[str]) -> str:
+    return " and ".join(map(repr, names))
+
+
 def _check_free(path: Path, names: Sequence[str], added: Sequence[str]) -> None:
     taken = next((name for name in added if name in names), None)
     if taken is not None:
@@ -87,11 +95,16 @@ def _check_free(path: Path, names: Sequence[str], added: Sequence[str]) -> None:
 
 
 def _check_text(path: Path, schema: pa.Schema, texts: Sequence[str]) -> None:
-    nested = next((name for name in texts if pa.types.is_nested(schema.field(name).type)), None)
-    if nested is not None:
-        raise DataError(
-            f"{path}: the column {nested!r} holds lists or structures, not text; name a column of text with --column."
-        )
+    for name in texts:
+        kind = schema.field(name).type
+        held = "lists or structures" if pa.types.is_nested(kind) else "bytes" if _is_binary(kind) else None
+        if held is not None:
+            raise DataError(f"{path}: the column {name!r} holds {held}, not text; name a column of text with --column.")
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    tests = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
+    return any(test(kind) for test in tests)
 
 
 def _check_number(named: Sequence[str], wanted: int) -> None:

@@ -84,8 +84,8 @@ def read_labelled(
     """
     source = sources.read(config.source, file_options(config))
     tabular.refuse_idle(file_options(config), source.options_used, config.source)
-    tables = [source.splits["test"]] if "test" in source.splits else list(source.splits.values())
     parts, notes = [], list(source.notes)
+    tables = _scored(source.splits, texts, config.label or label_name, notes)
     for table in tables:
         selection = _select_known(table, config, texts, label_name)
         kept = cleaning.usable(selection.texts, selection.label, selection.where)
@@ -95,6 +95,17 @@ def read_labelled(
         parts.append(rows.dataset())
         notes += [*_said_columns(selection, config), *_said_dropped(kept, selection.where)]
     return datasets.concatenate_datasets(parts), tuple(notes)
+
+
+def _scored(splits: Mapping[str, Table], texts: tuple[str, ...], label: str, notes: list[str]) -> list[Table]:
+    """The test split, in whose place the validation split stands where the test split came without labels."""
+    if "test" not in splits:
+        return list(splits.values())
+    test, validation = splits["test"], splits.get("validation")
+    if validation is None or columns.is_labelled(test, label, texts):
+        return [test]
+    notes.append(f"{test.where} has no labels; scored are the rows of {validation.where}.")
+    return [validation]
 
 
 def _select_known(table: Table, config: DataConfig, texts: tuple[str, ...], label_name: str) -> Selection:

@@ -48,6 +48,9 @@ def lines(path: Path, encoding: str | None, newline: Literal["", "\n"] = "") -> 
     try:
         with _opened(path) as raw, io.TextIOWrapper(raw, codec, newline=newline) as text:
             for number, line in enumerate(text, start=1):
+                if number == 1:
+                    # utf-16-le and its kind leave it to the reader.
+                    line = line.removeprefix("\ufeff")
                 if "\0" in line:
                     raise _not_text(path, number)
                 yield line

@@ -47,6 +47,8 @@ class Decoding:
             raise ValueError(f"A length penalty is from {least:g} to {most:g}; this one is {self.length_penalty:g}.")
         if self.beams < 1:
             raise ValueError(f"Targets are found with at least a beam; beams is {self.beams}.")
+        if self.beams > 1 and self.pick is not likeliest:
+            raise ValueError("A search of several beams draws nothing; give beams=1 with pick.")
         if self.max_length is not None and self.max_length < 1:
             raise ValueError(f"A target has at least a token; max_length is {self.max_length}.")
 

@@ -108,12 +108,18 @@ def predict_file(
         usual=trained_on.get("pair") or [trained_on["text"]],
         added=added,
         options=FileOptions(encoding, quoting),
+        said=note,
     )
     rows = (
         row | dict(zip(added, _added_values(prediction, as_json), strict=True))
         for row, prediction in _answered(predictor, batches)
     )
     write_rows(out, rows, as_json)
+
+
+def note(message: str) -> None:
+    """Say something beside the answers, which are on standard output."""
+    print(message, file=sys.stderr)
 
 
 def _answered(predictor: Predictor, batches: Iterator[list[InputRow]]) -> Iterator[tuple[dict[str, Any], Prediction]]:

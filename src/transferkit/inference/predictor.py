@@ -235,7 +235,7 @@ def load(run: str | Path, *, precision: Literal["auto", "fp32", "bf16"] = "auto"
 
     Raises:
         ConfigError: there is no such precision.
-        RunError: there is no run that was trained to an end, its tokenizer is missing or another one now, or it is an
+        RunError: there is no run with a model, its tokenizer is missing or another one now, or it is an
             export in int8 and `precision` is not `auto`.
         BackboneError: the run keeps a capsule only, and its base is not to be had.
         AdaptationError: the base is not the one the capsule was made on.

@@ -183,6 +183,7 @@ def _measure(predictor: Predictor, exported: Path, test: FeatureTable, calibrati
         difference=float(right["quantized"].mean() - right["exact"].mean()),
         interval=mean_interval((right["quantized"].astype(float) - right["exact"])[:, np.newaxis]),
         mcnemar_p=mcnemar_p(right["quantized"], right["exact"]),
-        exact_bytes=sum(file.stat().st_size for file in predictor.files.folder.rglob("*.safetensors")),
+        # Not below it, where a trainer leaves checkpoints.
+        exact_bytes=sum(file.stat().st_size for file in predictor.files.folder.glob("*.safetensors")),
         quantized_bytes=run_folder.stored_bytes(exported),
     )

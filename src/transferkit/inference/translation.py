@@ -142,7 +142,7 @@ def load_translator(run: str | Path, *, precision: Literal["auto", "fp32", "bf16
         RunError: there is no such run, or it is not whole.
         ConfigError: there is no such precision.
     """
-    folder = Path(run)
+    folder = run_folder.resolve(run)
     record = run_folder.read_translation(folder)
     return TranslationPredictor(folder, record, answering_precision(precision))
 

@@ -17,7 +17,7 @@ from transferkit.errors import ConfigError, RunError
 from transferkit.formatting import one_line, percent
 from transferkit.generation.batches import Decoding
 from transferkit.generation.decoding import Sampler
-from transferkit.inference.answers import Asked, Quoting, Unit, check_decoded, check_out, write_rows
+from transferkit.inference.answers import Asked, Quoting, Unit, check_decoded, check_out, note, write_rows
 from transferkit.inference.translation import Translated, TranslationStages, load_translator
 
 COLUMN = "translation"
@@ -142,7 +142,7 @@ def translate_file(
     added = (COLUMN, ENDED_COLUMN) if as_json else (COLUMN,)
     batches = iter_texts(
         source, is_pair=False, may_be_empty=True, named=columns, usual=predictor.record.data.languages[:1], added=added,
-        options=FileOptions(encoding, quoting),
+        options=FileOptions(encoding, quoting), said=note,
     )  # fmt: skip
 
     ended: Counter[bool] = Counter()

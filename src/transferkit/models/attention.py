@@ -51,10 +51,8 @@ class MultiHeadAttention(nn.Module):
         weights = None
         has_gradient = query.requires_grad or value.requires_grad
         if with_weights or drops or (has_gradient and query.shape[2] <= FEW_QUERIES):
-            # Autocast would take the softmax to float32, at twice the memory.
-            with torch.autocast(x.device.type, enabled=False):
-                weights = attention_weights(query, key, mask)
-                mixed = self.dropout(weights) @ value
+            weights = attention_weights(query, key, mask)
+            mixed = self.dropout(weights) @ value
         else:
             mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         return self.output(mixed.transpose(1, 2).flatten(2)), weights if with_weights else None
@@ -72,7 +70,9 @@ def attention_weights(query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor
     scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf)
-    return torch.softmax(scores, -1)
+    # Autocast would take it to float32, at twice the memory.
+    with torch.autocast(scores.device.type, enabled=False):
+        return torch.softmax(scores, -1)
 
 
 def causal_mask(length: int) -> Tensor:

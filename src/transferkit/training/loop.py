@@ -151,6 +151,8 @@ def fit(
         listener.said(f"Kept is the mean of the weights over epochs {FIRST_EPOCH} to {len(state.epochs)}.")
         state.average.restore(run.bare_model)
     elif state.best_epoch is not None:
+        if plan.keep == "average":
+            listener.said(f"Kept is the best epoch: a mean takes {LEAST_EPOCHS}, and there are {len(state.epochs)}.")
         restore_weights(run.best_path, run.bare_model)
     return Outcome(state.epochs, state.best_epoch, averaged, interrupted, run.earlier_seconds)
 
