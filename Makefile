@@ -44,6 +44,7 @@ clean: ## Remove .venv and caches; runs/ stays
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 $(VENV)/bin/pip:
+	@$(PYTHON) -c 'import sys; sys.version_info < (3, 11) and sys.exit("TransferKit needs Python 3.11 or later; name one, as in: make demo PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 
 # The stamps make a second call install nothing, and a changed dependency install again.

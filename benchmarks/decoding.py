@@ -250,6 +250,8 @@ def by_itself(search: str, name: str, run: Path, texts: list[str], budget: int, 
 
 _COMMON = [
     "Sides that take batches take such of like lengths, of the number of tokens that they are fastest with.",
+    "TransferKit and CTranslate2 work on as many batches at once as there are threads, one with each; the peers on "
+    "one, with all of them.",
     "Peaks of memory are of each side in a process of its own, from loading to the last translation; all load the run, "
     "from which they build their own form.",
     "TransferKit computes in the precision of `predict`, which `work` names, and the peer in fp32; where that is bf16, "

@@ -30,7 +30,7 @@ from transferkit.tokenization.trained import TrainedTokenizer
 # Rows that the peer is timed on.
 TRIAL_ROWS = 1500
 # Of a batch of the peer: those that it learns most with. Its loss was 5.4 after a third of an epoch, 5.8 with half of
-# the learning rate, and 6.3 to 6.8 in batches of 73 rows, which have as many tokens as ours and are no faster.
+# the learning rate, and 6.3 to 6.8 in batches of 73 rows, which are no faster.
 PEER_ROWS = 16
 # Tokens of the sources of a batch of translations.
 BUDGET = 4096
@@ -41,6 +41,7 @@ DIFFERENCES = [
     "The peer trains in fp32; TransferKit chooses its precision by measuring the machine.",
     "TransferKit has its norms before each sublayer and the learning rate of its defaults, "
     f"{translation.TRAINING.learning_rate:g}; Marian has them after it, and {LEARNING_RATE:g}.",
+    "TransferKit's matrices begin Xavier-uniform, and Marian's smaller.",
     "TransferKit translates validation rows after each epoch, saves its weights, and keeps those of the epoch with the "
     f"best {translation.TRAINING.best_metric}, all within the seconds; the peer does none of it and keeps its last.",
     "Both have the same tokenizer, made beforehand.",

@@ -377,12 +377,6 @@ class DecodingConfig(Section):
     beams: int = Field(default=4, ge=1)
     length_penalty: float = Field(default=1.0, ge=LENGTH_PENALTIES[0], le=LENGTH_PENALTIES[1])
 
-    @model_validator(mode="after")
-    def _nothing_idle(self) -> Self:
-        if self.beams == 1 and "length_penalty" in self.model_fields_set and self.length_penalty != 1:
-            raise ValueError("length_penalty has no effect with one beam; set beams to 2 or more")
-        return self
-
 
 class TranslationConfig(Section):
     """One translator, one seed, one run folder."""

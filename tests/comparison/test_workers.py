@@ -163,7 +163,8 @@ def test_what_a_library_prints_is_no_answer(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "site").mkdir()
-    (tmp_path / "site" / "sitecustomize.py").write_text("print('Welcome!')", encoding="utf-8")
+    greeting = "import sys; print('Welcome!'); print(42, flush=True); sys.stdout.buffer.write(b'Gr\\xfc\\xdfe\\n')"
+    (tmp_path / "site" / "sitecustomize.py").write_text(greeting, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path / "site")
     comparison = compare(settings | {"seeds": [0]}, tmp_path / "out")
     assert [result.status for result in comparison.results] == ["finished"] * 2
@@ -187,7 +188,7 @@ def test_runs_that_were_kept_and_computed_in_another_way_are_named(settings: Set
     compare(settings, tmp_path / "out", jobs=1, listener=log)
     assert log.said_lines == [
         "2 of 4 runs are finished already and are kept.",
-        "Some of them computed in fp32, fused attention, 3 threads; their times do not compare with the others.",
+        "Some of them computed in fp32, fused attention, 3 threads; their times do not compare with those to come.",
     ]
 
 

@@ -75,6 +75,11 @@ def test_lists_and_objects_are_no_labels(labels: list[str | None]) -> None:
         columns.select(of, (), None, is_pair=False, named=True)
 
 
+@pytest.mark.parametrize("labels", [["[POS]", "[NEG]"], ["{spam}", "{ham}"]])
+def test_names_of_classes_may_stand_in_brackets(labels: list[str]) -> None:
+    assert select(table("text", label=labels)) == (("text",), "label")
+
+
 def test_a_missing_label_or_pair_says_which_option_names_it() -> None:
     with pytest.raises(DataError, match=r"no label column.*--label"):
         select(table("text", "other"))

@@ -86,7 +86,7 @@ def test_unknown_labels_are_named_and_label_names_offered_where_the_counts_match
 def test_one_class_and_a_class_for_each_row_are_refused() -> None:
     with pytest.raises(DataError, match="every row has the label 'a'"):
         learn(["a", "a"])
-    with pytest.raises(DataError, match="every row has the label 'a long story a long story a long story…'"):
+    with pytest.raises(DataError, match=r"every row has the label '(a long story ){7}a long s…'"):
         learn(["a long story " * 99] * 2)
     with pytest.raises(DataError, match="60 different values in 60 rows"):
         learn(list(range(60)))

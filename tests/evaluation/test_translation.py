@@ -34,13 +34,14 @@ def test_scores_have_intervals_and_signatures() -> None:
     ("references", "words"),
     [
         (["今天天气很好我们去公园散步。", "他在图书馆里看书我在家里学习 Python。"], "zh"),
+        (["他在优の良品店工作今天天气很好我们去公园散步", "他在图书馆里看书我在家里学习 Python。"], "zh"),
         (["今日は天気がいいので公園を散歩します。", "彼は図書館で本を読んでいます。"], "char"),
         (["วันนี้อากาศดีมากเราไปเดินเล่นที่สวน", "เขากำลังอ่านหนังสืออยู่ในห้องสมุด"], "char"),
         (["오늘은 날씨가 좋아서 공원에 산책하러 가요 .", "그는 도서관에서 책을 읽고 있어요 ."], "13a"),
         (["The word for book is 书 in Chinese .", "And for house it is 房子 , is it not ?"], "13a"),
         (["", "123"], "13a"),
     ],
-    ids=["chinese", "japanese", "thai", "korean", "english", "nothing"],
+    ids=["chinese", "chinese with a kana", "japanese", "thai", "korean", "english", "nothing"],
 )
 def test_words_are_found_in_scripts_without_spaces(references: list[str], words: str) -> None:
     found = score(references, references, references, examples=0)

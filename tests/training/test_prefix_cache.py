@@ -94,12 +94,10 @@ def test_processes_that_each_have_a_cache_share_the_memory_and_the_disk(
     needed = PrefixCache("memory", 0, Listener()).apply(prefix, table, EXACT, 99, IDENTITY).states.data.nbytes
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=4 * needed))
     for processes, is_kept in ((1, True), (2, False)):
-        cache = PrefixCache("auto", 0, Listener())
-        cache.share_with(processes)
+        cache = PrefixCache("auto", 0, Listener(), processes=processes)
         assert (cache.apply(prefix, table, EXACT, 99, IDENTITY).states is not None) == is_kept
     for processes, is_kept in ((1, True), (2, False)):
-        cache = PrefixCache("disk", needed, Listener())
-        cache.share_with(processes)
+        cache = PrefixCache("disk", needed, Listener(), processes=processes)
         assert (cache.apply(prefix, table, EXACT, 99, IDENTITY).states is not None) == is_kept
 
 

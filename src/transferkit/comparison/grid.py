@@ -74,9 +74,9 @@ def compare(config: CompareConfig, out: Path, overwrite: bool, listener: Listene
     waiting = [cell for cell in cells if cell.folder not in finished]
     if finished:
         listener.said(f"{len(finished)} of {len(cells)} runs are finished already and are kept.")
-        if others := _other_ways(out, finished, job):
+        if waiting and (others := _other_ways(out, finished, job)):
             listener.said(
-                f"Some of them computed in {' and '.join(others)}; their times do not compare with the others."
+                f"Some of them computed in {' and '.join(others)}; their times do not compare with those to come."
             )
     listener.planned(sum(rows[cell.folder] for cell in waiting))
     results, used_cache = dict(finished), False

@@ -83,7 +83,7 @@ def _serve(teller: Teller) -> None:
     if job.facts.hashes != order["hashes"]:
         raise RunError(f"{config.data.source} has changed since the comparison began.")
     job.cache.listener = teller
-    job.cache.share_with(order["jobs"])
+    job.cache.processes = order["jobs"]
     for line in sys.stdin:
         cell = json.loads(line)
         run(

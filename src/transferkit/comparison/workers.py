@@ -1,8 +1,7 @@
 """Runs of a comparison side by side, each in a process of its own with its share of the processor.
 
 Threads that share a run wait for each other at every small operation, and what Python does between them runs on one
-alone: runs side by side take two thirds of the time that they take one after the other. In exchange there are as many
-models in memory.
+alone: side by side, runs with a thread each get more done. In exchange there are as many models in memory.
 """
 
 from __future__ import annotations
@@ -27,6 +26,8 @@ from transferkit.evaluation.results import EpochRecord
 from transferkit.job import Job
 from transferkit.training.tracking import Listener
 
+# Events of workers, and None when the process of one has ended.
+_Heard: TypeAlias = "SimpleQueue[tuple[_Worker, list[Any] | None]]"
 # What moves a bar is shown at once; the rest of what a run says when it is over, so that no two runs mix.
 _AT_ONCE = ("advanced", "extended")
 # For the end of a process that was told to, in the middle of a product or of Python's own end.
@@ -131,7 +132,7 @@ class _Worker:
         }
         self._process = subprocess.Popen(
             [sys.executable, "-m", "transferkit.comparison.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            encoding="utf-8", env=environment, process_group=0 if os.name == "posix" else None,
+            encoding="utf-8", errors="replace", env=environment, process_group=0 if os.name == "posix" else None,
         )  # fmt: skip
         self._listening = threading.Thread(target=self._listen, args=(heard,), daemon=True)
         self._listening.start()
@@ -201,12 +202,9 @@ class _Worker:
         for line in self._process.stdout:
             # Not every line is an answer: a library may greet while it is imported, and the last may be cut.
             with suppress(ValueError):
-                heard.put((self, json.loads(line)))
+                if isinstance(event := json.loads(line), list):
+                    heard.put((self, event))
         heard.put((self, None))
-
-
-# Events of a worker, and None when its process has ended.
-_Heard: TypeAlias = "SimpleQueue[tuple[_Worker, list[Any] | None]]"
 
 
 def _settings(config: Section) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -114,13 +115,23 @@ def select(table: Table, texts: Sequence[str], label: str | None, *, is_pair: bo
         _check_text(table, name, label_name)
     chosen = [table.columns[name].cast(plain_type(table.columns[name].type)) for name in text_names]
     label_texts, order = as_text(table.columns[label_name], table.where)
-    if order is None and _all_match(label_texts, _LISTS):
+    if order is None and _all_match(label_texts, _LISTS) and _is_json(label_texts):
         raise DataError(
             f"{table.where}: the label column {label_name!r} holds lists or objects, and a row has one label; name "
             "another with --label, or write one label a row."
         )
     named_texts = pa.table(chosen, names=["text", "text_pair"][: len(chosen)])
     return Selection(named_texts, label_texts, order, table.where, text_names, label_name)
+
+
+def _is_json(column: pa.ChunkedArray) -> bool:
+    """Whether the first cell that is not blank is JSON, as a list of a JSON file is, and a class `[POS]` is not."""
+    first = next(value for value in column.to_pylist() if value and value.strip())
+    try:
+        json.loads(first)
+    except ValueError:
+        return False
+    return True
 
 
 def find_texts(

@@ -59,18 +59,18 @@ def class_counts(rows: Dataset, classes: int) -> tuple[int, ...]:
 
 def content_hash(rows: Dataset) -> str:
     """SHA-256 of texts and, where they are there, labels in their order."""
-    digest = hashlib.sha256()
+    found = hashlib.sha256()
     for batch in rows.with_format("arrow").iter(batch_size=10_000):
         for name in text_columns(rows):
             # After each column too, or a text could stand in the other one with the same hash.
-            digest.update(("\x1f".join(batch.column(name).to_pylist()) + "\x1e").encode())
+            found.update(("\x1f".join(batch.column(name).to_pylist()) + "\x1e").encode())
         if "label" in rows.column_names:
-            digest.update(batch.column("label").to_numpy().tobytes())
-    return digest.hexdigest()
+            found.update(batch.column("label").to_numpy().tobytes())
+    return found.hexdigest()
 
 
 def duplicate_rows(rows: Dataset) -> int:
-    """Rows whose text, or pair of texts, stands more than once, as `overlap` compares them."""
+    """Rows whose text, or pair of texts, stands more than once; blanks at the ends count for nothing."""
     batches = rows.with_format("arrow").iter(batch_size=10_000)
     columns = ([batch.column(name).to_pylist() for name in text_columns(rows)] for batch in batches)
     digests = b"".join(digest(texts) for batch in columns for texts in zip(*batch, strict=True))

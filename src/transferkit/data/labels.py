@@ -18,8 +18,8 @@ from transferkit.formatting import clip
 # pandas writes a column of integers with a gap as 1.0, 2.0.
 _WHOLE = re.compile(r"(-?(?:0|[1-9]\d*))(?:\.0+)?")
 
-# Of a label in a message: a wrong column may hold whole documents.
-_LETTERS = 40
+# Of a label in a message, which is shown as it is up to there: a wrong column may hold whole documents.
+_LETTERS = 100
 # However few the rows are, this many different labels may be classes.
 _FEW = 20
 
@@ -76,9 +76,7 @@ def learn(label: pa.Array, order: Sequence[str] | None, label_names: Sequence[st
     values = {value.strip() for value in pc.unique(label).to_pylist()}
     codes = tuple(name for name in order if name in values) if order else _sorted(values)
     if len(codes) == 1:
-        raise DataError(
-            f"{where}: every row has the label {clip(codes[0], _LETTERS)!r}; at least two classes are needed."
-        )
+        raise DataError(f"{where}: every row has the label {_shown(codes[0])!r}; at least two classes are needed.")
     if len(codes) > max(_FEW, len(label) // 2):
         raise DataError(
             f"{where}: the label column has {len(codes):,} different values in {len(label):,} rows: it does "
@@ -176,6 +174,10 @@ def _unknown(foreign: list[str], found: int, classes: LabelMap, where: str) -> D
 
 
 def _listed(values: Sequence[str]) -> str:
-    return ", ".join(clip(value, _LETTERS) for value in values[:20]) + (
+    return ", ".join(_shown(value) for value in values[:20]) + (
         f" and {len(values) - 20} more" if len(values) > 20 else ""
     )
+
+
+def _shown(label: str) -> str:
+    return label if len(label) <= _LETTERS else clip(label, _LETTERS)

@@ -69,7 +69,8 @@ def iter_texts(
     texts = columns.find_texts(table, named or usual, is_pair=is_pair, named=bool(named), option="--column")
     _check_text(path, table.columns.schema, texts)
     if not named and usual and list(texts) != list(usual):
-        said(f"{path} has no column {_both(usual)}; read is {_both(texts)}. --column names another.")
+        absent = [name for name in usual if name not in table.columns.column_names]
+        said(f"{path} has no column {_both(absent)}; read is {_both(texts)}. --column names another.")
     return _batches(path, chain([first], parts), texts, batch_size, may_be_empty)
 
 

@@ -68,6 +68,8 @@ def read_labelled(
 ) -> tuple[datasets.Dataset, tuple[str, ...]]:
     """The rows of `config.source` to score a trained model on: its test split if it has one, else all of it.
 
+    The validation split stands in for a test split without labels.
+
     Args:
         config: the source, its columns and how it is read; splits and sizes are not looked at.
         names: the classes that the model knows, in the order of their numbers.

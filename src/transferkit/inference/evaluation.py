@@ -19,6 +19,8 @@ _OF_SPLITS = ("validation", "test", "train_size", "validation_size", "test_size"
 def evaluate(predictor: Predictor, data: DataConfig, listener: Listener) -> Scores:
     """Score `predictor` on the rows of `data`: its test split if it has one, else all of it.
 
+    The validation split stands in for a test split without labels.
+
     Raises:
         DataError: the data cannot be read, or has labels that the run does not know.
         ConfigError: `data` names other rows than its source, or a number of them.

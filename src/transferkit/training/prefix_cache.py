@@ -102,17 +102,13 @@ class PrefixCache:
     on_disk: int = 0
     # Whether it has been said that states are not kept.
     has_refused: bool = False
-    memory_share: float = MEMORY_SHARE
+    # That each have a cache, and share the memory and the folder.
+    processes: int = 1
 
     @property
     def is_used(self) -> bool:
         """Whether it was asked for states at all."""
         return bool(self.kept) or self.has_refused
-
-    def share_with(self, processes: int) -> None:
-        """Take a part of the memory and of the disk, where so many processes each have a cache."""
-        self.memory_share /= processes
-        self.budget_bytes //= processes
 
     def apply(
         self, prefix: Prefix, table: FeatureTable, compute: Compute, max_tokens: int, identity: dict[str, str]
@@ -163,14 +159,15 @@ class PrefixCache:
     def _choose_place(self, number_of_bytes: int) -> Literal["memory", "disk"] | None:
         if self.mode == "memory":
             return "memory"
-        if self.mode == "auto" and number_of_bytes <= self.memory_share * psutil.virtual_memory().available:
+        if self.mode == "auto" and number_of_bytes <= MEMORY_SHARE * psutil.virtual_memory().available / self.processes:
             return "memory"
-        if self.on_disk + number_of_bytes <= self.budget_bytes:
+        if self.on_disk + number_of_bytes <= self.budget_bytes / self.processes:
             return "disk"
-        and_memory = "a quarter of the free memory and than " if self.mode == "auto" else ""
+        share = "its share of " if self.processes > 1 else ""
+        and_memory = f"{share}a quarter of the free memory and than " if self.mode == "auto" else ""
         self._refuse(
             f"No prefix cache: the states of the frozen layers take {size(number_of_bytes)}, more than {and_memory}"
-            "training.prefix_cache_gigabytes leaves."
+            f"{share}training.prefix_cache_gigabytes leaves."
         )
         return None
 
