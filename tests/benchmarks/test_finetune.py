@@ -86,7 +86,7 @@ def test_every_training_of_ours_computes_its_states_anew(monkeypatch: pytest.Mon
         (cache_folder() / "measured.json").write_text("{}\n", encoding="utf-8")
         return SimpleNamespace(train_seconds=1.0), None
 
-    def stopped(*_: object) -> None:
+    def stopped(*_: object, **__: object) -> None:
         seen()
         raise KeyboardInterrupt
 
@@ -94,7 +94,7 @@ def test_every_training_of_ours_computes_its_states_anew(monkeypatch: pytest.Mon
     finetune.ours(recipe.of_strategy("partial", epochs=1), splits_of_three(), 0)
     monkeypatch.setattr(grid.transferkit, "compare", stopped)
     with pytest.raises(KeyboardInterrupt):
-        grid.ours(splits_of_three(), 1, [0], 0)
+        grid.ours(splits_of_three(), 1, [0], 1, 0)
     assert found == [["measured.json"], ["measured.json"]]
     assert cache_folder() == tmp_path
     assert (tmp_path / "measured.json").read_text(encoding="utf-8") == "{}\n"

@@ -104,6 +104,12 @@ def test_a_second_call_repeats_nothing(folder: Path, bert: Path, run: Run) -> No
     assert weights.stat().st_mtime_ns == before
 
 
+def test_a_comparison_is_no_run_to_resume(folder: Path, run: Run) -> None:
+    answer = run("train", "--resume", "--out", folder / "cmp")
+    assert answer.code == 2
+    assert "is a comparison, which goes on when the same `transferkit compare` is called again." in answer.err
+
+
 def test_other_settings_in_the_same_folder_are_refused(folder: Path, bert: Path, run: Run) -> None:
     answer = run(
         "compare", "--data", folder / "reviews.csv", "--backbone", bert, "--out", folder / "cmp",
