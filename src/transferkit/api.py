@@ -17,6 +17,7 @@ from transferkit.job import Job, prepare_job
 from transferkit.pipeline import rows_to_process, run_one
 from transferkit.run_record import RunRecord, TranslationRecord
 from transferkit.tokenization.parallel import Tokenizers
+from transferkit.training.precision import fixed
 from transferkit.training.tracking import Listener, read_epochs
 from transferkit.translation_pipeline import (
     TranslationJob,
@@ -92,9 +93,7 @@ def _resume(folder: Path, listener: Listener) -> RunResult:
         # The hub may have a newer one by now.
         revision = record.backbone.revision
     # It computes as it did before, whatever would be measured now.
-    fields = type(record.config.training).model_fields
-    compute = {name: value for name, value in record.compute.model_dump(exclude_none=True).items() if name in fields}
-    training = record.config.training.model_copy(update=compute)
+    training = fixed(record.config.training, record.compute.model_dump())
     config = record.config.model_copy(update={"training": training})
     return _run(config, folder, listener, check, tokenizers, revision)
 

@@ -72,37 +72,39 @@ def test_a_stopped_comparison_goes_on(tmp_path: Path, data: Path, backbone: Call
     assert weights.stat().st_mtime_ns == before, "the finished run was repeated"
 
 
-def test_a_stopped_comparison_leaves_no_process_behind(
+@pytest.fixture
+def side_by_side(
     tmp_path: Path, data: Path, backbone: Callable[[str], Path]
-) -> None:
-    out = tmp_path / "comparison"
+) -> tuple[subprocess.Popen[str], list[psutil.Process]]:
+    """A comparison in `tmp_path` with two runs that go on for long, and the processes that make them."""
     process = start(
-        "compare", "--data", data, "--backbone", backbone("bert"), "--out", out, "--jobs", 2,
+        "compare", "--data", data, "--backbone", backbone("bert"), "--out", tmp_path / "comparison", "--jobs", 2,
         "--strategies", "lora(epochs=100000),full(epochs=100000)",
     )  # fmt: skip
     for run in ("lora-seed0", "full-seed0"):
-        wait_for(out / "runs" / run / "metrics.jsonl", process)
+        wait_for(tmp_path / "comparison" / "runs" / run / "metrics.jsonl", process)
     workers = psutil.Process(process.pid).children()
     assert len(workers) == 2
+    return process, workers
+
+
+def test_a_stopped_comparison_leaves_no_process_behind(
+    tmp_path: Path, side_by_side: tuple[subprocess.Popen[str], list[psutil.Process]]
+) -> None:
+    process, workers = side_by_side
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert "Traceback" not in err
     assert not any(worker.is_running() for worker in workers)
-    assert json.loads((out / "comparison.json").read_text(encoding="utf-8"))["results"] == []
+    comparison = json.loads((tmp_path / "comparison" / "comparison.json").read_text(encoding="utf-8"))
+    assert comparison["results"] == []
 
 
 def test_processes_end_where_that_is_killed_which_has_started_them(
-    tmp_path: Path, data: Path, backbone: Callable[[str], Path]
+    side_by_side: tuple[subprocess.Popen[str], list[psutil.Process]],
 ) -> None:
-    out = tmp_path / "comparison"
-    process = start(
-        "compare", "--data", data, "--backbone", backbone("bert"), "--out", out, "--jobs", 2,
-        "--strategies", "lora(epochs=100000),full(epochs=100000)",
-    )  # fmt: skip
-    for run in ("lora-seed0", "full-seed0"):
-        wait_for(out / "runs" / run / "metrics.jsonl", process)
-    workers = psutil.Process(process.pid).children()
+    process, workers = side_by_side
     process.kill()
     process.communicate(timeout=60)
     _, alive = psutil.wait_procs(workers, timeout=60)

@@ -15,6 +15,7 @@ import sys
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeAlias
@@ -24,6 +25,7 @@ from transferkit.comparison.cell import Cell, Outcome, failed
 from transferkit.config import CompareConfig, Section
 from transferkit.evaluation.results import EpochRecord
 from transferkit.job import Job
+from transferkit.training.precision import fixed
 from transferkit.training.tracking import Listener
 
 # Events of workers, and None when the process of one has ended.
@@ -36,17 +38,13 @@ _PATIENCE_SECONDS = 10
 
 def order(config: CompareConfig, job: Job, out: Path, jobs: int) -> dict[str, Any]:
     """What a worker is to know of all runs: it reads the data itself, and computes as was measured here."""
-    compute = job.compute
-    chosen: dict[str, Any] = {"precision": compute.precision, "threads": compute.threads}
-    if compute.attention is not None:
-        chosen["attention"] = compute.attention
-    training = config.training.model_copy(update=chosen)
+    training = fixed(config.training, asdict(job.compute))
     return {
         "config": _settings(config.model_copy(update={"training": training})),
         "revision": job.files.revision,
         "hashes": job.facts.hashes,
         "out": str(out),
-        "threads": compute.threads,
+        "threads": job.compute.threads,
         "jobs": jobs,
     }
 

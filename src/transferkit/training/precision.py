@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, TypeVar, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from transferkit.models.norm import AutocastNorm
 from transferkit.models.plain_attention import Attention, attention, is_choosable
 
 Batch = dict[str, Tensor]
+AnyLoop = TypeVar("AnyLoop", bound=LoopConfig)
 
 # bf16 keeps 8 bits of mantissa: it has to be clearly faster to be worth them.
 WORTHWHILE_RATIO = 1.3
@@ -88,6 +89,13 @@ def choose(config: LoopConfig, batch: Batch, signature: str, model: nn.Module) -
     chosen = best({candidate: seconds[str(candidate)] for candidate in candidates if str(candidate) in seconds})
     figures = "; ".join(f"{name} {1000 * value:.0f} ms" for name, value in seconds.items())
     return chosen, f"Computing in {chosen} ({source}, a step of {measured['tokens']:,} tokens: {figures})."
+
+
+def fixed(training: AnyLoop, facts: Mapping[str, Any]) -> AnyLoop:
+    """`training` with how to compute set by hand to `facts`, those of a `Compute` or of its record."""
+    known = type(training).model_fields
+    chosen = {name: value for name, value in facts.items() if name in known and value is not None}
+    return training.model_copy(update=chosen)
 
 
 def best(seconds: Mapping[Compute, float]) -> Compute:
